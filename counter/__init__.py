@@ -1,0 +1,53 @@
+"""A `collections.Counter` that every process of your app shares.
+
+import counter
+hits = counter.connect()
+hits.increment("page")      # 1, 2, 3 …: this call's own number, never given twice
+"""
+
+from __future__ import annotations
+
+from .errors import (
+    CounterError,
+    InvalidRequest,
+    JournalFull,
+    LimitExceeded,
+    NotFound,
+    OutcomeUnknown,
+    OutOfBounds,
+    StoreUnavailable,
+    Unsupported,
+    VersionMismatch,
+)
+from .ops import Batch, Change, Delete, Entry, Get, Increment, Info, List, Page, Reply, Request, Set
+from .shared_counter import SharedCounter, connect
+from .store import Store, open_store
+
+__all__ = [
+    "Batch",
+    "Change",
+    "CounterError",
+    "Delete",
+    "Entry",
+    "Get",
+    "Increment",
+    "Info",
+    "InvalidRequest",
+    "JournalFull",
+    "LimitExceeded",
+    "List",
+    "NotFound",
+    "OutOfBounds",
+    "OutcomeUnknown",
+    "Page",
+    "Reply",
+    "Request",
+    "Set",
+    "SharedCounter",
+    "Store",
+    "StoreUnavailable",
+    "Unsupported",
+    "VersionMismatch",
+    "connect",
+    "open_store",
+]

@@ -1,0 +1,34 @@
+"""One run of a store: its id, and its clock."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import UTC, datetime, timedelta
+
+
+class Run:
+    """From the start of a store to its end.
+
+    Its id is part of every version given in it, so that no version of an earlier run is ever met again. Its
+    time never goes back: it begins at the wall clock, or at *not_before* if that is later, and is then
+    carried on by the monotonic clock.
+    """
+
+    def __init__(self, not_before: datetime | None = None) -> None:
+        self.id = secrets.token_urlsafe(6)
+        self._began = self.ticks()
+        wall = datetime.now(UTC)
+        self._began_at = wall if not_before is None else max(wall, not_before)
+
+    def now(self) -> datetime:
+        """The time, UTC."""
+        return self._began_at + timedelta(seconds=self.uptime())
+
+    def ticks(self) -> float:
+        """The host's monotonic clock, in seconds: the clock of deadlines, the same in every process."""
+        return time.monotonic()
+
+    def uptime(self) -> float:
+        """Seconds since the run began."""
+        return self.ticks() - self._began

@@ -1,0 +1,77 @@
+"""Every setting once: a flag, else `COUNTER_…` in the environment, else the default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .errors import InvalidRequest
+
+VERSION = "0.1.0"
+
+
+class Setting(NamedTuple):
+    """A number that can be set; the type of its default is its type."""
+
+    name: str
+    default: int | float
+    least: int | float
+    most: int | float
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """Its name on a command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment, and in a Flask app's config."""
+        return "COUNTER_" + self.name.upper()
+
+    def parse(self, text: str | int | float, source: str = "") -> int | float:
+        """The value that *text* stands for.
+
+        Args:
+            text: what was given.
+            source: where, for the error; the environment variable if left out.
+
+        Raises:
+            InvalidRequest: no number, or out of range.
+        """
+        try:
+            value = type(self.default)(text)
+        except ValueError:
+            value = self.least - 1
+        if not self.least <= value <= self.most:
+            source = source or self.variable
+            raise InvalidRequest(f"{source} is a number from {self.least} to {self.most}, not {text!r}")
+        return value
+
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting(
+            "max_counters", 1_000_000, 1, 100_000_000, "Most counters; at the limit creating is refused."
+        ),
+        Setting(
+            "max_frame", 1024 * 1024, 4096, 64 * 1024 * 1024, "Largest request to the manager, in bytes."
+        ),
+        Setting("max_body", 64 * 1024, 64, 1024 * 1024, "Largest HTTP body, in bytes (a batch: 1 MiB)."),
+        Setting("timeout", 10.0, 0.05, 3600.0, "Seconds that one call may take, retries included."),
+        Setting("threads", 8, 1, 256, "Threads of each worker."),
+    )
+}
+
+
+def number(name: str, environ: Mapping[str, str] | None = None) -> int | float:
+    """The setting *name*: from *environ* (the process's own if left out), else its default.
+
+    Raises:
+        InvalidRequest: the environment holds no such number.
+    """
+    setting = SETTINGS[name]
+    text = (os.environ if environ is None else environ).get(setting.variable)
+    return setting.default if text is None else setting.parse(text)

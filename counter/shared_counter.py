@@ -1,0 +1,229 @@
+"""The `collections.Counter` face of a store, and `connect`, which gives one."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, SupportsInt
+
+from .errors import NotFound
+from .ops import MAX_PAGE, AnyOp, Delete, Entry, Get, Increment, Info, List, OnBound, Request, Set, TtlMode
+from .store import Store, open_store
+
+
+class Reading(int):
+    """A counter's value as it was read; `+=` and `-=` on it remember what is added.
+
+    Assigned back to the same counter and name it sends that delta, once; anywhere else it is a plain number.
+    """
+
+    _counter: SharedCounter
+    _name: str
+    _delta: int | None
+
+    @classmethod
+    def of(cls, value: int, counter: SharedCounter, name: str, delta: int | None = None) -> Reading:
+        """*value*, read from *name* of *counter*, with *delta* added since."""
+        reading = cls(value)
+        reading._counter, reading._name, reading._delta = counter, name, delta
+        return reading
+
+    def __iadd__(self, delta: int) -> Reading:
+        if type(delta) is not int and not isinstance(delta, Reading):
+            return NotImplemented
+        total = int(delta) + (self._delta or 0)
+        return Reading.of(int(self) + int(delta), self._counter, self._name, total)
+
+    def __isub__(self, delta: int) -> Reading:
+        if type(delta) is not int and not isinstance(delta, Reading):
+            return NotImplemented
+        return self.__iadd__(-int(delta))
+
+    def take_delta(self, counter: SharedCounter, name: str) -> int | None:
+        """What is to be added to *name* of *counter* for it; None if it is a plain value there."""
+        if counter is not self._counter or name != self._name:
+            return None
+        delta, self._delta = self._delta, None
+        return delta
+
+    def __reduce__(self) -> tuple[type[int], tuple[int]]:
+        return int, (int(self),)
+
+    def __copy__(self) -> int:
+        return int(self)
+
+    def __deepcopy__(self, memo: object) -> int:
+        return int(self)
+
+
+class SharedCounter:
+    """A `collections.Counter` that every process sharing its store sees.
+
+    Every method is one atomic request and may raise `StoreUnavailable` (nothing was applied) and
+    `OutcomeUnknown` (it was applied, or never will be). *timeout* is in seconds, the store's own if None.
+    Safe to use from any number of threads and processes, and across forks.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def increment(
+        self,
+        name: str,
+        delta: int = 1,
+        *,
+        min: int | None = None,
+        max: int | None = None,
+        on_bound: OnBound | None = None,
+        ttl: int | None = None,
+        ttl_mode: TtlMode | None = None,
+        if_version: str | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Add *delta* to the counter *name* and return the value after exactly this call.
+
+        Atomic across threads, processes and retries: with positive deltas no two calls return the same value.
+        A missing or expired counter counts from 0.
+
+        Args:
+            name: 1-250 bytes of UTF-8, no control characters.
+            delta: signed 64-bit step.
+            min: least value for this call, besides the counter's own bounds.
+            max: greatest value for this call, likewise.
+            on_bound: "reject" (default) or "clamp": stop at the bound instead.
+            ttl: seconds to live, if this call creates the counter.
+            ttl_mode: "fixed" (default): from the creation; "sliding": from the last write.
+            if_version: "present", "absent" or the version that the counter must have.
+            timeout: seconds.
+
+        Raises:
+            OutOfBounds: the bounds or the 64-bit range forbid it; nothing changed.
+            VersionMismatch: *if_version* does not hold; nothing changed.
+            LimitExceeded: the store is full; nothing changed.
+            InvalidRequest: a bad name or number.
+        """
+        op = Increment(name, _plain(delta), min, max, on_bound, ttl, ttl_mode, if_version)
+        value: int = self._only(op, timeout).value
+        return value
+
+    def decrement(self, name: str, delta: int = 1, **options: Any) -> int:  # noqa: ANN401
+        """Subtract *delta*; as `increment` with ``-delta``, and with its options."""
+        return self.increment(name, -_plain(delta), **options)
+
+    def get(self, name: str, default: int | None = None, *, timeout: float | None = None) -> int | None:
+        """The value of *name*, or *default* if there is no such counter."""
+        try:
+            return self.entry(name, timeout=timeout).value
+        except NotFound:
+            return default
+
+    def entry(self, name: str, *, timeout: float | None = None) -> Entry:
+        """All that is known of *name*: value, version, times, bounds.
+
+        Raises:
+            NotFound: there is no such counter.
+        """
+        entry: Entry = self._only(Get(name), timeout)
+        return entry
+
+    def set(self, name: str, value: int, *, timeout: float | None = None, **settings: Any) -> int:  # noqa: ANN401
+        """Give *name* the value *value*, creating it if need be, and return the value it has.
+
+        Args:
+            name: 1-250 bytes of UTF-8, no control characters.
+            value: a signed 64-bit integer.
+            timeout: seconds.
+            settings: *min*, *max*, *on_bound*, *ttl* (seconds), *ttl_mode*, *if_version*, as for `increment`
+                but remembered: one left out is kept, None clears it.
+
+        Raises:
+            OutOfBounds: outside the counter's bounds; nothing changed.
+            VersionMismatch: *if_version* does not hold; nothing changed.
+        """
+        result: int = self._only(Set(name, _plain(value), **settings), timeout).value
+        return result
+
+    def delete(self, name: str, *, if_version: str | None = None, timeout: float | None = None) -> int:
+        """Remove *name* and return its last value.
+
+        Raises:
+            NotFound: there is no such counter.
+            VersionMismatch: *if_version* does not hold; nothing changed.
+        """
+        last: int = self._only(Delete(name, if_version), timeout).value
+        return last
+
+    def update(
+        self,
+        names: Iterable[str] | Mapping[str, int] = (),
+        /,
+        *,
+        timeout: float | None = None,
+        **deltas: int,
+    ) -> None:
+        """Add counts: of the elements of an iterable, or a mapping's values; all of them or none.
+
+        Raises:
+            InvalidRequest: more than 10,000 different names, or a bad name or number.
+            OutOfBounds, LimitExceeded: one of them is refused; nothing changed.
+        """
+        pairs = names.items() if isinstance(names, Mapping) else collections.Counter(names).items()
+        ops: list[AnyOp] = [Increment(name, _plain(delta)) for name, delta in (*pairs, *deltas.items())]
+        if ops:
+            self._execute(ops, timeout)
+
+    def __getitem__(self, name: str) -> Reading:
+        return Reading.of(self.get(name) or 0, self, name)
+
+    def __setitem__(self, name: str, value: int) -> None:
+        delta = value.take_delta(self, name) if isinstance(value, Reading) else None
+        if delta is None:
+            self.set(name, value)
+        else:
+            self.increment(name, delta)
+
+    def __delitem__(self, name: str) -> None:
+        try:
+            self.delete(name)
+        except NotFound:
+            return  # as in collections.Counter
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __len__(self) -> int:
+        counters: int = self._only(Info()).counters
+        return counters
+
+    def __iter__(self) -> Iterator[str]:
+        """The names in order, fetched in pages."""
+        cursor = None
+        while True:
+            page = self._only(List(limit=MAX_PAGE, cursor=cursor))
+            for entry in page.counters:
+                yield entry.name
+            if page.next is None:
+                return
+            cursor = page.next
+
+    def _only(self, op: AnyOp, timeout: float | None = None) -> Any:  # noqa: ANN401
+        return self.store.execute(Request([op]), timeout).only()
+
+    def _execute(self, ops: list[AnyOp], timeout: float | None = None) -> list[Any]:
+        return list(self.store.execute(Request(ops), timeout).unwrap())
+
+
+def connect(url: str | None = None) -> SharedCounter:
+    """The counters at *url*: `COUNTER_URL` if left out, else the manager in its usual home.
+
+    Opens nothing yet, so it can stand at the top of a module, also where the server forks afterwards.
+
+    Raises:
+        InvalidRequest: no store's URL.
+    """
+    return SharedCounter(open_store(url))
+
+
+def _plain(value: SupportsInt) -> int:
+    """An int out of a `Reading`; everything else is left for the op to judge."""
+    return int(value) if isinstance(value, Reading) else value  # type: ignore[return-value]

@@ -1,0 +1,121 @@
+"""START HERE. What a store of counters promises, and how one is opened by its URL.
+
+Everything above asks a store with one call, `execute`: the library's `SharedCounter`, the HTTP API, the
+command line. `stores/manager.py` sends it to the manager process, `stores/memory.py` keeps it in this one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from .errors import InvalidRequest
+from .ops import Reply, Request
+
+STORES = {
+    "counter": "counter.stores.manager:ManagerStore",
+    "memory": "counter.stores.memory:MemoryStore",
+}
+"""Who serves which scheme; imported when first asked for."""
+
+
+class Store(ABC):
+    """Named 64-bit integers that change one request at a time.
+
+    Linearizable: a request takes effect once, at one instant between its call and its return, and what it
+    returns is what was there at that instant. N x M concurrent increments by 1 return exactly 1 to N x M.
+    """
+
+    capabilities: frozenset[str] = frozenset()
+    """What this store can do beyond ops on counters: "list", "info"."""
+
+    @abstractmethod
+    def execute(self, request: Request, timeout: float | None = None) -> Reply:
+        """Carry *request* out and return its reply; refusals are in the reply.
+
+        Args:
+            request: one op or several; the store signs it with a caller of its own.
+            timeout: seconds for connecting, waiting and repeating together; the store's own if None.
+
+        Raises:
+            StoreUnavailable: nothing was applied; safe to repeat.
+            OutcomeUnknown: sent, no answer by the deadline: it was applied or never will be.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back connections; the next call may open new ones."""
+
+
+class StoreUrl(NamedTuple):
+    """A store's URL, taken apart."""
+
+    url: str
+    scheme: str
+    host: str
+    path: str
+    options: dict[str, str]
+
+    @classmethod
+    def parse(cls, url: str) -> StoreUrl:
+        """Take *url* apart.
+
+        Raises:
+            InvalidRequest: it is no URL of a store, or gives an option twice.
+        """
+        try:
+            parts = urlsplit(url)
+            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        except ValueError:
+            raise InvalidRequest(f"not a store's URL: {url!r}") from None
+        options = dict(pairs)
+        if len(options) < len(pairs):
+            raise InvalidRequest(f"an option is given twice in {url!r}")
+        if parts.fragment:
+            raise InvalidRequest(f"write # as %23 in a store's URL: {url!r}")
+        return cls(url, parts.scheme, unquote(parts.netloc), unquote(parts.path), options)
+
+    def only_options(self, *known: str) -> None:
+        """Refuse every option but the *known* ones.
+
+        Raises:
+            InvalidRequest: naming those that this store understands.
+        """
+        unknown = sorted(set(self.options) - set(known))
+        if unknown:
+            knows = ", ".join(known) or "none"
+            raise InvalidRequest(f"{self.scheme}:// has no option {unknown[0]!r} (it has: {knows})")
+
+
+_open: dict[str, Store] = {}
+_opening = threading.Lock()
+
+
+def open_store(url: str | None = None) -> Store:
+    """The store at *url*: `COUNTER_URL` if left out, else `counter://`, the manager in its usual home.
+
+    Nothing is connected yet. Equal URLs in one process share one store and its connections.
+
+    Raises:
+        InvalidRequest: no store's URL.
+    """
+    url = url if url is not None else os.environ.get("COUNTER_URL") or "counter://"
+    with _opening:
+        store = _open.get(url)
+        if store is None:
+            store = _open[url] = _make(StoreUrl.parse(url))
+    return store
+
+
+def _make(url: StoreUrl) -> Store:
+    target = STORES.get(url.scheme)
+    if target is None:
+        schemes = ", ".join(f"{scheme}://" for scheme in STORES)
+        raise InvalidRequest(f"{url.url!r} is no store's URL; known: {schemes}")
+    module, _, name = target.partition(":")
+    store: Store = getattr(importlib.import_module(module), name).from_url(url)
+    return store

@@ -1,0 +1,71 @@
+"""Counters in this process alone: for tests and development, and the reference for every other store."""
+
+from __future__ import annotations
+
+from ..errors import CounterError, InvalidRequest
+from ..listing import Job, T, count, page
+from ..ops import Hello, Info, Information, Limits, List, Problem, Reply, Report, Request, Result
+from ..run import Run
+from ..settings import VERSION, number
+from ..store import Store, StoreUrl
+from ..table import CounterTable
+
+
+class MemoryStore(Store):
+    """A table of this process, with the manager's turn and nothing to append to."""
+
+    capabilities = frozenset({"list", "info"})
+
+    def __init__(self, max_counters: int | None = None, run: Run | None = None) -> None:
+        self._run = run or Run()
+        limit = int(number("max_counters")) if max_counters is None else max_counters
+        self._table: CounterTable[Reply] = CounterTable(self._run.id, limit)
+
+    @classmethod
+    def from_url(cls, url: StoreUrl) -> MemoryStore:
+        """`memory://`, or `memory://NAME` for one of several.
+
+        Raises:
+            InvalidRequest: it has a path or options.
+        """
+        url.only_options()
+        if url.path:
+            raise InvalidRequest(f"memory:// takes a name and nothing more, not {url.path!r}")
+        return cls()
+
+    def execute(self, request: Request, timeout: float | None = None) -> Reply:
+        """As every store does; nothing can fail on the way, and *timeout* has no effect."""
+        op = request.ops[0]
+        if isinstance(op, List | Info | Hello | Report):
+            try:
+                return Reply([self._answer(op)])
+            except CounterError as error:
+                return Reply([], Problem.of(error))
+        with self._table.turn(self._run.now()) as turn:
+            turn.sweep(self._run.ticks())
+            reply = turn.execute(request, self._run.ticks(), seal=lambda reply: reply)
+            turn.commit(append=lambda outcomes: None)
+            return reply
+
+    def close(self) -> None:
+        """Nothing to give back; the counters stay as long as the process."""
+
+    def _answer(self, op: List | Info | Hello | Report) -> Result:
+        now = self._run.now()
+        if isinstance(op, List):
+            return self._finish(page(self._table, op, now))
+        if isinstance(op, Info):
+            limits = Limits(max_counters=self._table.max_counters, max_frame=int(number("max_frame")))
+            counters = self._finish(count(self._table, now))
+            return Information(VERSION, "memory", "memory", self._run.id, counters, limits)
+        return None
+
+    def _finish(self, job: Job[T]) -> T:
+        """Run *job* to its end, letting others in between two slices."""
+        while True:
+            with self._table.lock:
+                try:
+                    next(job)
+                except StopIteration as end:
+                    answer: T = end.value
+                    return answer
