@@ -62,6 +62,23 @@ def count(table: CounterTable[S], now: datetime) -> Job[int]:
     return total
 
 
+def everything(table: CounterTable[S], now: datetime, most: int) -> Job[list[Entry]]:
+    """All counters that live at *now*, by name.
+
+    Raises:
+        InvalidRequest: there are more than *most*.
+    """
+    if len(table.entries) - table.ends.count_due(floor(now.timestamp())) > most:
+        raise InvalidRequest(
+            f"above {most} counters ask for pages: the HTTP API and `counter list` give them"
+        )
+    found: list[Entry] = []
+    for entries in _slices(table, "", None):
+        found += (entry for entry in entries if not entry.expired(now))
+        yield
+    return found
+
+
 def _by_name(table: CounterTable[S], op: List, now: datetime, cursor: _Cursor | None) -> Job[list[Entry]]:
     found: list[Entry] = []
     for entries in _slices(table, op.prefix, cursor.name if cursor else None):

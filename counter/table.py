@@ -117,9 +117,10 @@ class Turn(Generic[S]):
         """
         if request.caller is None or not request.mutates:
             return self._decide(request, seal)
-        last = self._callers.get(request.caller) or self._table.callers.get(request.caller)
-        if last is not None and request.seq == last.seq:
-            return last.reply
+        repeated = self.repeated(request)
+        if repeated is not None:
+            return repeated
+        last = self._last(request.caller)
         if last is not None and request.seq < last.seq:
             return seal(_refused(InvalidRequest(f"seq goes up: {request.seq} comes after {last.seq}")))
         if request.deadline <= ticks:
@@ -127,6 +128,11 @@ class Turn(Generic[S]):
         if request.deadline > ticks + LONGEST_DEADLINE:
             return seal(_refused(InvalidRequest(f"a deadline is at most {LONGEST_DEADLINE:.0f} s away")))
         return self._decide(request, seal, 0.0 if last is None else last.deadline)
+
+    def repeated(self, request: Request) -> S | None:
+        """The answer that *request* got before, None if it is new."""
+        last = None if request.caller is None else self._last(request.caller)
+        return last.reply if last is not None and last.seq == request.seq else None
 
     def sweep(self, ticks: float, most: int = SWEEP) -> bool:
         """Remove up to *most* expired counters and forget callers of the past; whether there was any."""
@@ -212,6 +218,9 @@ class Turn(Generic[S]):
             )
         draft[op.name] = after
         return result, grown
+
+    def _last(self, caller: bytes) -> Caller[S] | None:
+        return self._callers.get(caller) or self._table.callers.get(caller)
 
     def _lookup(self, name: str) -> Entry | None:
         return self._overlay[name] if name in self._overlay else self._table.entries.get(name)

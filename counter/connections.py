@@ -1,0 +1,201 @@
+"""Everyone who is connected: waiting for events, reading whole frames, sending, and showing people out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+from collections.abc import Callable, Iterator
+
+from .connection import Connection, ConnectionLost
+from .door import Door
+from .wire import FrameRefused
+
+STALLED_SECONDS = 30.0
+"""After so long without progress, a peer that does not read its answer is shown out."""
+
+logger = logging.getLogger("counter.manager")
+
+
+class Connections:
+    """The selector and all it watches; *ticks* is the monotonic clock, in seconds.
+
+    `ready` holds the next whole frame of each connection that may ask something now.
+    """
+
+    def __init__(
+        self, door: Door, ticks: Callable[[], float], on_close: Callable[[Connection], None]
+    ) -> None:
+        self.ready: dict[Connection, bytes] = {}
+        self._door = door
+        self._ticks = ticks
+        self._on_close = on_close
+        self._stalled: set[Connection] = set()  # who has unsent output
+        self._selector = selectors.DefaultSelector()
+        self._listening = False
+        self._resume_listening()
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ)
+
+    def __len__(self) -> int:
+        return len(self._door)
+
+    def wake(self) -> None:
+        """End the wait under way, or the next one; a signal handler may call it."""
+        with contextlib.suppress(OSError):  # full: it wakes anyway; closed: nobody waits
+            os.write(self._wake_writer, b"\0")
+
+    def wait(self, most: float | None) -> None:
+        """Wait for events, *most* seconds (None: as long as it takes), and read what has arrived."""
+        for key, mask in self._selector.select(self._patience(most)):
+            connection: Connection | None = key.data
+            if connection is not None:
+                self._on_event(connection, mask)
+            elif key.fileobj is self._door.listener:
+                self._let_in()
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_reader, 4096)
+
+    def take_ready(self) -> Iterator[tuple[Connection, bytes]]:
+        """The frames that are ready, one a connection; those not taken stay."""
+        for connection in list(self.ready):
+            payload = self.ready.pop(connection, None)  # gone if it was closed meanwhile
+            if payload is not None:
+                yield connection, payload
+
+    def send(self, connection: Connection, payload: bytes) -> None:
+        """Send *payload*, and go on with *connection*: its next frame may be ready."""
+        if connection.closed:
+            return
+        try:
+            connection.send(payload, self._ticks())
+        except ConnectionLost:
+            self.close(connection)
+        else:
+            self.go_on(connection)
+
+    def go_on(self, connection: Connection) -> None:
+        """Find the next frame of *connection*, if it may have one, and watch it for what it waits for."""
+        if connection.closing and not connection.unsent:
+            self.close(connection)
+            return
+        if connection.unsent:
+            self._stalled.add(connection)
+        else:
+            self._stalled.discard(connection)
+        if not connection.blocked and connection not in self.ready:
+            try:
+                payload = connection.frames.next()
+            except FrameRefused as error:
+                logger.info("closing a connection: %s", error)
+                self.close(connection)
+                return
+            if payload is not None:
+                self.ready[connection] = payload
+        self._watch(connection)
+
+    def admit(self, connection: Connection) -> None:
+        """*connection* has proved to hold the key."""
+        self._door.admit(connection, self._ticks())
+
+    def close(self, connection: Connection) -> None:
+        """Close *connection* and forget it."""
+        if connection.closed:
+            return
+        connection.closed = True
+        if connection.mask:
+            self._selector.unregister(connection.sock)
+        connection.sock.close()
+        self.ready.pop(connection, None)
+        self._stalled.discard(connection)
+        self._door.leave(connection)
+        self._on_close(connection)
+
+    def tidy(self) -> None:
+        """Show out who overstays, and listen again after a pause."""
+        ticks = self._ticks()
+        late = self._door.unwelcome(ticks)
+        late += [c for c in self._stalled if ticks >= c.since + STALLED_SECONDS]
+        for connection in late:
+            self.close(connection)
+        if not self._listening and ticks >= self._door.opens_at:
+            self._resume_listening()
+
+    def stop_listening(self) -> None:
+        """Let nobody in any more."""
+        self._pause_listening()
+        self._door.opens_at = float("inf")
+
+    @property
+    def unsent(self) -> bool:
+        """Whether somebody has not read all of an answer."""
+        return bool(self._stalled)
+
+    def close_all(self) -> None:
+        """Close every connection, the listener and the selector."""
+        for connection in list(self._door):
+            self.close(connection)
+        self._door.listener.close()
+        self._selector.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+    def _patience(self, most: float | None) -> float | None:
+        if most == 0:
+            return 0
+        ticks = self._ticks()
+        ends = [c.since + STALLED_SECONDS for c in self._stalled]
+        if (deadline := self._door.next_deadline()) is not None:
+            ends.append(deadline)
+        if not self._listening:
+            ends.append(self._door.opens_at)
+        if most is not None:
+            ends.append(ticks + most)
+        return max(0.0, min(ends) - ticks) if ends else None
+
+    def _on_event(self, connection: Connection, mask: int) -> None:
+        if connection.closed:
+            return
+        try:
+            if mask & selectors.EVENT_WRITE:
+                connection.flush(self._ticks())
+            elif connection not in self.ready:  # else what has arrived comes first
+                connection.receive()
+        except ConnectionLost:
+            self.close(connection)
+        else:
+            self.go_on(connection)
+
+    def _let_in(self) -> None:
+        for connection in self._door.accept(self._ticks()):
+            self.send(connection, connection.handshake.start())
+        if self._door.opens_at > self._ticks():
+            self._pause_listening()
+
+    def _pause_listening(self) -> None:
+        if self._listening:
+            self._selector.unregister(self._door.listener)
+            self._listening = False
+
+    def _resume_listening(self) -> None:
+        self._selector.register(self._door.listener, selectors.EVENT_READ)
+        self._listening = True
+
+    def _watch(self, connection: Connection) -> None:
+        if connection.unsent:
+            mask = selectors.EVENT_WRITE
+        else:
+            mask = 0 if connection.blocked else selectors.EVENT_READ
+        if mask == connection.mask:
+            return
+        if not connection.mask:
+            self._selector.register(connection.sock, mask, connection)
+        elif mask:
+            self._selector.modify(connection.sock, mask, connection)
+        else:
+            self._selector.unregister(connection.sock)
+        connection.mask = mask

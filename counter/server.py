@@ -1,0 +1,335 @@
+"""The manager: a BaseManager whose server is one event loop around one table.
+
+Theory of operation
+-------------------
+A turn of the loop reads what has arrived, executes every complete request on the table's overlay, appends
+what came out, merges, and only then answers. So an answer is never ahead of the journal, many requests share
+one append, and no client needs a thread.
+
+A connection comes in through `Door`; its first frames are the handshake; after that each frame is either ours
+(msgpack, see `wire`) or a stock client's (a pickle, see `stock`). A frame becomes a `Question`: ops that the
+turn decides, or a job that is answered in slices between turns, so that nothing holds the loop for long. A
+connection has one question under way; its next frame waits.
+
+Nothing that a peer sends ends the loop: refusals are answers, and whatever else goes wrong with a question is
+logged and closes that one connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from multiprocessing.managers import BaseManager, Server
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from . import stock
+from .connection import Connection
+from .connections import Connections
+from .door import Door
+from .errors import CounterError, InvalidRequest, StoreUnavailable, Unsupported
+from .figures import Figures
+from .handshake import HandshakeFailed
+from .home import Home
+from .listing import Job, count, page
+from .ops import Hello, Info, Information, Limits, List, ManagerFigures, Problem, Reply, Report, Request
+from .pickles import looks_like_pickle
+from .run import Run
+from .settings import VERSION
+from .table import Append, CounterTable, Outcome
+from .wire import decode_request, encode_reply
+
+TURN_SECONDS = 0.01
+"""How long a turn goes on taking requests in."""
+SLICES_SECONDS = 0.005
+"""How long jobs run between two turns."""
+SWEEP_SECONDS = 1.0
+_DRAIN_SECONDS = 2.0
+
+logger = logging.getLogger("counter.manager")
+
+
+class ManagerOptions(NamedTuple):
+    """How a manager is to run; sizes in bytes."""
+
+    home: Path
+    durability: str = "memory"
+    max_counters: int = 1_000_000
+    max_frame: int = 1024 * 1024
+    group: str | None = None
+    stock_clients: bool = True
+
+
+class Question(NamedTuple):
+    """What one frame asks, and how its reply becomes the payload of an answer."""
+
+    connection: Connection
+    work: stock.Work
+    seal: Callable[[Reply], bytes]
+
+
+class CounterManager(BaseManager):
+    """The manager of shared counters; run it in a process of its own, as `counter manager` does."""
+
+    def __init__(self, options: ManagerOptions) -> None:
+        self._options, self._home = options, Home(options.home)
+        super().__init__(address=str(self._home.socket_path), authkey=self._home.read_key())
+
+    def get_server(self) -> ManagerServer:
+        """The server, listening; `serve_forever` runs it."""
+        return ManagerServer(self._options, self._home)
+
+    def start(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refused: a manager that is some worker's child would go with that worker."""
+        raise Unsupported("run the manager as a process of its own: `counter run` or `counter manager`")
+
+
+CounterManager.register(stock.IDENT)
+
+
+class ManagerServer(Server):
+    """The event loop. `append` writes outcomes down; with durability `memory` there is nowhere to."""
+
+    def __init__(self, options: ManagerOptions, home: Home) -> None:
+        # Server.__init__ would bind a listener of its own, and serve each client with a thread.
+        self.address = str(home.socket_path)
+        self.append: Append[bytes] = _nowhere
+        self._options, self._home = options, home
+        self._run = Run()
+        self._table: CounterTable[bytes] = CounterTable(self._run.id, options.max_counters)
+        self._figures = Figures()
+        door = Door(home, home.bind(), shared=options.group is not None)
+        self._connections = Connections(door, self._run.ticks, self._figures.leave)
+        self._jobs: deque[tuple[Question, Job[Any]]] = deque()
+        self._swept = 0.0
+        self._stopping = False
+
+    def stop(self, *_signal: object) -> None:
+        """Let the loop end after the turn it is in; it may be a signal's handler."""
+        self._stopping = True
+        self._connections.wake()
+
+    def serve_forever(self) -> None:
+        """Run until `stop`; what has arrived by then is answered."""
+        while not self._stopping:
+            self._connections.wait(self._patience())
+            self._work()
+        self._home.unlink_socket()
+        self._connections.stop_listening()
+        end = self._run.ticks() + _DRAIN_SECONDS
+        while (self._busy() or self._connections.unsent) and self._run.ticks() < end:
+            self._connections.wait(0 if self._busy() else 0.05)
+            self._work()
+        self._connections.close_all()
+
+    def _work(self) -> None:
+        ticks = self._run.ticks()
+        if self._connections.ready or (self._scheduled() and ticks >= self._swept + SWEEP_SECONDS):
+            self._turn(ticks)
+        if self._jobs:
+            self._slices(self._run.ticks() + SLICES_SECONDS)
+        self._connections.tidy()
+
+    def _busy(self) -> bool:
+        return bool(self._connections.ready or self._jobs)
+
+    def _scheduled(self) -> bool:
+        return bool(len(self._table.ends) or len(self._table.caller_ends))
+
+    def _patience(self) -> float | None:
+        if self._busy():
+            return 0
+        return SWEEP_SECONDS if self._scheduled() else None
+
+    # A turn
+
+    def _turn(self, ticks: float) -> None:
+        answers: list[tuple[Question, Request, bytes]] = []
+        try:
+            with self._table.turn(self._run.now()) as turn:
+                turn.sweep(ticks)
+                self._swept = ticks
+                for connection, payload in self._connections.take_ready():
+                    try:
+                        question = self._question(connection, payload)
+                        if question is None:
+                            continue
+                        work = question.work
+                        if isinstance(work, Request):
+                            sealed = turn.execute(work, self._run.ticks(), question.seal)
+                            answers.append((question, work, sealed))
+                        else:
+                            self._begin(question, work(self._table, self._run.now()))
+                    except Exception:  # noqa: BLE001  whatever a peer sends must not end the loop
+                        self._give_up(connection)
+                    if self._run.ticks() >= ticks + TURN_SECONDS:
+                        break
+                turn.commit(self.append)
+        except StoreUnavailable as error:
+            logger.error("a turn could not be written down: %s", error)
+            self._answer_unchanged(answers, error)
+        else:
+            for question, _, sealed in answers:
+                self._connections.send(question.connection, sealed)
+
+    def _answer_unchanged(
+        self, asked: list[tuple[Question, Request, bytes]], error: StoreUnavailable
+    ) -> None:
+        """After a failed append: what was so before the turn is told, all else is refused with *error*."""
+        refusal = Reply([], Problem.of(error))
+        with self._table.turn(self._run.now()) as turn:
+            for question, request, _ in asked:
+                if request.mutates and turn.repeated(request) is None:
+                    sealed = question.seal(refusal)
+                else:
+                    sealed = turn.execute(request, self._run.ticks(), question.seal)
+                self._connections.send(question.connection, sealed)
+
+    # Jobs
+
+    def _begin(self, question: Question, job: Job[Any]) -> None:
+        question.connection.working = True
+        self._jobs.append((question, job))
+        self._connections.go_on(question.connection)
+
+    def _slices(self, until: float) -> None:
+        """Go on with the jobs in turn, a slice each."""
+        while self._jobs and self._run.ticks() < until:
+            question, job = self._jobs.popleft()
+            if question.connection.closed:
+                continue
+            try:
+                if (sealed := _slice(question, job)) is None:
+                    self._jobs.append((question, job))
+                    continue
+            except Exception:  # noqa: BLE001  as in a turn
+                self._give_up(question.connection)
+                continue
+            question.connection.working = False
+            self._connections.send(question.connection, sealed)
+
+    # Frames
+
+    def _question(self, connection: Connection, payload: bytes) -> Question | None:
+        """What a frame asks of the table; None if it was answered here."""
+        if not connection.handshake.done:
+            self._shake_hands(connection, payload)
+            return None
+        if looks_like_pickle(payload):
+            return self._stock_question(connection, payload)
+        self._figures.requests += 1
+        try:
+            request = decode_request(payload)
+        except InvalidRequest as error:
+            self._connections.send(connection, encode_reply(Reply([], Problem.of(error))))
+            return None
+        op = request.ops[0]
+        if isinstance(op, List):
+            return Question(connection, lambda table, now: page(table, op, now), encode_reply)
+        if isinstance(op, Info):
+            return Question(connection, self._information, encode_reply)
+        if not isinstance(op, Hello | Report):
+            return Question(connection, request, encode_reply)
+        if isinstance(op, Hello):
+            self._figures.hello(connection, op)
+        else:
+            self._figures.report(connection, op.requests)
+        self._connections.send(connection, encode_reply(Reply([None])))
+        return None
+
+    def _stock_question(self, connection: Connection, payload: bytes) -> Question | None:
+        try:
+            if not self._options.stock_clients:
+                raise Unsupported("this manager serves no stock clients (--no-stock-clients)")
+            call = stock.read_call(payload)
+            if call.ident is not None and connection.stock:
+                self._figures.requests += 1
+                return Question(connection, *stock.question(call))
+            answer = stock.answer_server_call(call)
+            # as the stock server: such a call is alone on its connection, unless it asks to go on
+            connection.stock = call.method == "accept_connection"
+            connection.closing = not connection.stock
+        except CounterError as error:
+            answer = stock.refused(error)
+        self._connections.send(connection, answer)
+        return None
+
+    def _shake_hands(self, connection: Connection, payload: bytes) -> None:
+        try:
+            answers = connection.handshake.receive(payload)
+        except HandshakeFailed as error:
+            logger.info("a handshake failed: %s", error)
+            connection.closing = True
+            answers = [error.farewell] if error.farewell else []
+        if connection.handshake.done:
+            connection.frames.most = self._options.max_frame
+            self._connections.admit(connection)
+        for answer in answers:
+            self._connections.send(connection, answer)
+        self._connections.go_on(connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        logger.exception("closing a connection after an internal error")
+        self._connections.close(connection)
+
+    def _information(self, table: CounterTable[bytes], now: datetime) -> Job[Information]:
+        options = self._options
+        counters = yield from count(table, now)
+        return Information(
+            VERSION,
+            "manager",
+            options.durability,
+            self._run.id,
+            counters,
+            Limits(options.max_counters, options.max_frame),
+            ManagerFigures(os.getpid(), self._run.uptime(), len(self._connections), self._figures.requests),
+            self._figures.workers(),
+        )
+
+
+def serve(options: ManagerOptions, ready: Callable[[], None]) -> int:
+    """Run a manager in this process until SIGTERM or SIGINT, and return its exit code.
+
+    Args:
+        options: how; the home is made if it is missing.
+        ready: called once it listens.
+
+    Raises:
+        AlreadyRunning: another manager has the home.
+        StoreUnavailable: the home is refused; the sentence says what to do.
+        InvalidRequest: there is no such group.
+    """
+    home = Home(options.home)
+    home.prepare(options.group)
+    with home.lock():
+        home.ensure_key()
+        server = CounterManager(options).get_server()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, server.stop)
+        ready()
+        server.serve_forever()
+    return 0
+
+
+def _slice(question: Question, job: Job[Any]) -> bytes | None:
+    """Run *job* for one slice; its sealed answer, once it has one."""
+    try:
+        next(job)
+    except StopIteration as end:
+        reply = Reply([end.value])
+    except CounterError as error:
+        reply = Reply([], Problem.of(error))
+    else:
+        return None
+    try:
+        return question.seal(reply)
+    except CounterError as error:
+        return question.seal(Reply([], Problem.of(error)))
+
+
+def _nowhere(outcomes: Sequence[Outcome[bytes]]) -> None:
+    """Durability `memory`: nothing is written down."""

@@ -1,0 +1,259 @@
+"""The manager's counters, over its Unix socket.
+
+Theory of operation
+-------------------
+Each process has a pool of slots. A slot is a caller of its own: 16 random bytes, a sequence number, and a
+connection that carries one request at a time. A request that may change something is signed with them and
+with the call's deadline, so when the connection breaks or the manager is restarted the slot connects again
+and repeats the very same bytes: the manager executes them once, and never after the deadline.
+
+Whatever interrupts a call (an error, a signal, a greenlet's end) closes its connection, so a late answer can
+never be taken for the next call's. A pool belongs to the process that made it: a fork starts an empty one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import socket
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import msgspec
+
+from ..errors import InvalidRequest, OutcomeUnknown, StoreUnavailable
+from ..handshake import ClientHandshake, HandshakeFailed
+from ..home import Home, default_home
+from ..ops import CALLER_BYTES, Hello, Reply, Request
+from ..settings import SETTINGS, VERSION, number
+from ..store import Store, StoreUrl
+from ..wire import Frames, decode_reply, encode_request, frame
+
+MAX_ANSWER = 64 * 1024 * 1024
+"""Longest frame taken from the manager, in bytes."""
+_POOL = 16
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
+
+
+class ManagerStore(Store):
+    """The counters of the manager in *home*.
+
+    Args:
+        home: the manager's folder.
+        timeout: seconds that a call may take in all.
+        role: what the manager is told this client is.
+        pool: most connections of one process; further threads wait for one.
+    """
+
+    capabilities = frozenset({"list", "info"})
+
+    def __init__(self, home: Path, timeout: float, role: str = "client", pool: int = _POOL) -> None:
+        self.home = home
+        self._timeout = timeout
+        self._role = role
+        self._size = pool
+        self._pools: dict[int, _Pool] = {}  # by pid: at most one, but for a moment after a fork
+        _stores.add(self)
+
+    @classmethod
+    def from_url(cls, url: StoreUrl) -> ManagerStore:
+        """`counter:///absolute/home?timeout=2`, or `counter://` for the usual home.
+
+        Raises:
+            InvalidRequest: a host, or an option that is not one of timeout, pool, role.
+        """
+        url.only_options("timeout", "pool", "role")
+        if url.host:
+            raise InvalidRequest(
+                f"a home is an absolute path on this host: counter:///srv/shop, not {url.url!r}"
+            )
+        timeout = SETTINGS["timeout"].parse(url.options.get("timeout", number("timeout")), "timeout")
+        pool = url.options.get("pool", str(_POOL))
+        if not pool.isdecimal() or not 1 <= int(pool) <= 1000:
+            raise InvalidRequest(f"pool is a number of connections from 1 to 1000, not {pool!r}")
+        home = Path(url.path) if url.path else default_home()
+        return cls(home, float(timeout), url.options.get("role", "client"), int(pool))
+
+    def execute(self, request: Request, timeout: float | None = None) -> Reply:
+        """As every store does; waits for a manager that is being restarted, and repeats what broke off."""
+        seconds = self._timeout if timeout is None else SETTINGS["timeout"].parse(timeout, "timeout")
+        deadline = time.monotonic() + seconds
+        pool = self._pool()
+        slot = pool.take(deadline)
+        try:
+            return slot.ask(request, deadline)
+        finally:
+            pool.give(slot)
+
+    def close(self) -> None:
+        """Close the connections that are idle; the next call opens one again."""
+        if (pool := self._pools.get(os.getpid())) is not None:
+            pool.close_idle()
+
+    def forget_others(self) -> None:
+        """Drop what a parent process had open: its connections are the parent's."""
+        for pid in [pid for pid in self._pools if pid != os.getpid()]:
+            self._pools.pop(pid).abandon()
+
+    def _pool(self) -> _Pool:
+        # The pid is looked at each time: a server that forks in C runs no at-fork hooks.
+        pid = os.getpid()
+        pool = self._pools.get(pid)
+        if pool is None:
+            self.forget_others()
+            fresh = _Pool(Home(self.home), self._role, self._size)
+            pool = self._pools.setdefault(pid, fresh)  # atomic: two threads get the same one
+        return pool
+
+
+class _Pool:
+    """The slots of one process, the last used first."""
+
+    def __init__(self, home: Home, role: str, size: int) -> None:
+        self._home = home
+        self._role = role
+        self._size = size
+        self._slots: list[_Slot] = []
+        self._idle: list[_Slot] = []
+        self._changed = threading.Condition()
+
+    def take(self, deadline: float) -> _Slot:
+        with self._changed:
+            while not self._idle and len(self._slots) >= self._size:
+                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise StoreUnavailable(
+                        f"all {self._size} connections were busy until the deadline: nothing was sent"
+                    )
+            if self._idle:
+                return self._idle.pop()
+            slot = _Slot(self._home, self._role)
+            self._slots.append(slot)
+            return slot
+
+    def give(self, slot: _Slot) -> None:
+        with self._changed:
+            self._idle.append(slot)
+            self._changed.notify()
+
+    def close_idle(self) -> None:
+        with self._changed:
+            for slot in self._idle:
+                slot.close()
+
+    def abandon(self) -> None:
+        for slot in self._slots:  # no lock: in a child of a fork nobody may be left to release it
+            slot.close()
+
+
+class _Slot:
+    """One caller: one connection, one request at a time."""
+
+    def __init__(self, home: Home, role: str) -> None:
+        self._home = home
+        self._role = role
+        self._caller = os.urandom(CALLER_BYTES)
+        self._seq = 0
+        self._sock: socket.socket | None = None
+        self._frames = Frames(MAX_ANSWER)
+
+    def ask(self, request: Request, deadline: float) -> Reply:
+        """Send *request*, again if need be, until it is answered or the deadline is reached."""
+        if request.mutates:
+            self._seq += 1
+            request = msgspec.structs.replace(request, caller=self._caller, seq=self._seq, deadline=deadline)
+        data = frame(encode_request(request))
+        pause, sent = _SHORTEST_PAUSE, False
+        while True:
+            try:
+                sock = self._sock or self._connect(deadline)
+                self._send(sock, data, deadline)
+                sent = True  # before it had all of it, the manager cannot have begun
+                return decode_reply(self._receive(sock, deadline), request.ops)
+            except (OSError, EOFError, StoreUnavailable) as error:
+                self.close()
+                final = isinstance(error, StoreUnavailable) or time.monotonic() + pause >= deadline
+                if final:
+                    raise _failure(error, sent and request.mutates) from error
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            except ValueError as error:
+                self.close()
+                raise OutcomeUnknown(f"the manager's answer cannot be read: {error}") from error
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _connect(self, deadline: float) -> socket.socket:
+        """A connection that has passed the handshake and said hello."""
+        self._sock = sock = self._home.connect(deadline)
+        self._frames = Frames(MAX_ANSWER)
+        handshake = ClientHandshake(self._home.read_key())
+        try:
+            while not handshake.done:
+                for answer in handshake.receive(self._receive(sock, deadline)):
+                    sock.sendall(frame(answer))
+        except HandshakeFailed as error:
+            raise StoreUnavailable(f"the manager in {self._home.path} was not joined: {error}") from error
+        hello = Request([Hello(self._role, os.getpid(), VERSION)])
+        self._send(sock, frame(encode_request(hello)), deadline)
+        decode_reply(self._receive(sock, deadline), hello.ops).only()
+        return sock
+
+    def _send(self, sock: socket.socket, data: bytes, deadline: float) -> None:
+        sock.settimeout(_left(deadline))
+        sock.sendall(data)
+
+    def _receive(self, sock: socket.socket, deadline: float) -> bytes:
+        while (payload := self._frames.next()) is None:
+            sock.settimeout(_left(deadline))
+            data = sock.recv(65536)
+            if not data:
+                raise EOFError("the manager closed the connection")
+            self._frames.feed(data)
+        if len(self._frames):
+            raise EOFError("the manager said more than it was asked")
+        return payload
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline is reached")
+    return left
+
+
+def _failure(error: Exception, unknown: bool) -> StoreUnavailable | OutcomeUnknown:
+    """What a call ends with that got no answer; *unknown*: it was sent, and may change something."""
+    if unknown:
+        return OutcomeUnknown(
+            f"sent, but no answer came by the deadline ({error}): it was applied, or never will be"
+        )
+    if isinstance(error, StoreUnavailable):
+        return error
+    return StoreUnavailable(f"no answer came by the deadline ({error}): nothing was changed")
+
+
+_stores: weakref.WeakSet[ManagerStore] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store.forget_others()
+
+
+def _at_exit() -> None:
+    for store in list(_stores):
+        with contextlib.suppress(OSError):
+            store.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -1,0 +1,129 @@
+"""Frames on the manager's socket, and what our own client puts into them: msgpack of the types in `ops`.
+
+A frame is multiprocessing's: four bytes of length, big-endian, then the payload.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from .errors import InvalidRequest, LimitExceeded
+from .ops import RESULT_TYPES, AnyOp, Problem, Reply, Request
+
+MAX_REPLY = 4 * 1024 * 1024
+"""Largest answer, in bytes."""
+
+_LENGTH = struct.Struct("!I")  # multiprocessing's is signed; a negative length is a huge one here
+_encoder = msgspec.msgpack.Encoder()
+_requests = msgspec.msgpack.Decoder(Request)
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: a deep unknown field
+
+
+class FrameRefused(ValueError):
+    """The peer announced a frame longer than is allowed; nothing after it can be read."""
+
+
+def frame(payload: bytes) -> bytes:
+    """*payload* as it goes over the wire."""
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class Frames:
+    """Cuts what arrives on a connection into frames; *most* is the longest allowed now, in bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived."""
+        self._buffer += data
+
+    def next(self) -> bytes | None:
+        """The next whole frame, None if it has not arrived.
+
+        Raises:
+            FrameRefused: it will be longer than `most`.
+        """
+        buffer = self._buffer
+        if len(buffer) < 4:
+            return None
+        (length,) = _LENGTH.unpack_from(buffer)
+        if length > self.most:
+            raise FrameRefused(f"a frame of {length} bytes is announced, and {self.most} are allowed")
+        end = 4 + length
+        if len(buffer) < end:
+            return None
+        payload = bytes(buffer[4:end])
+        del buffer[:end]
+        return payload
+
+    def __len__(self) -> int:
+        """Bytes that have arrived and were not taken."""
+        return len(self._buffer)
+
+
+def encode_request(request: Request) -> bytes:
+    """What is sent for *request*."""
+    return _encoder.encode(request)
+
+
+def decode_request(payload: bytes) -> Request:
+    """The request in *payload*.
+
+    Raises:
+        InvalidRequest: it holds none.
+    """
+    try:
+        return _requests.decode(payload)
+    except _UNREADABLE as error:
+        raise InvalidRequest(f"not a request: {error}") from None
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """What is sent for *reply*.
+
+    Raises:
+        LimitExceeded: it would be longer than `MAX_REPLY`.
+    """
+    payload = _encoder.encode(reply)
+    if len(payload) > MAX_REPLY:
+        raise LimitExceeded(
+            f"the answer would have {len(payload)} bytes, and {MAX_REPLY} are allowed: ask for less"
+        )
+    return payload
+
+
+def decode_reply(payload: bytes, ops: Sequence[AnyOp]) -> Reply:
+    """The reply in *payload* to a request of *ops*.
+
+    Raises:
+        ValueError: it holds none; the peer speaks another language.
+    """
+    kinds = [RESULT_TYPES[type(op)] for op in ops]
+    alike = all(kind is kinds[0] for kind in kinds)
+    try:
+        if alike:
+            results, problem = _replies(kinds[0]).decode(payload)
+        else:
+            raw, problem = _replies(msgspec.Raw).decode(payload)
+            results = [_results(kind).decode(each) for kind, each in zip(kinds, raw, strict=bool(raw))]
+    except _UNREADABLE as error:
+        raise ValueError(f"not a reply: {error}") from None
+    return Reply(results, problem)
+
+
+@cache
+def _replies(kind: Any) -> msgspec.msgpack.Decoder[tuple[list[Any], Problem | None]]:  # noqa: ANN401
+    result = kind if kind is msgspec.Raw else kind | Problem if kind else Problem | None
+    return msgspec.msgpack.Decoder(tuple[list[result], Problem | None])  # type: ignore[valid-type]
+
+
+@cache
+def _results(kind: Any) -> msgspec.msgpack.Decoder[Any]:  # noqa: ANN401
+    return msgspec.msgpack.Decoder(kind | Problem)
