@@ -80,6 +80,8 @@ class Connections:
 
     def go_on(self, connection: Connection) -> None:
         """Find the next frame of *connection*, if it may have one, and watch it for what it waits for."""
+        if connection.closed:
+            return
         if connection.closing and not connection.unsent:
             self.close(connection)
             return

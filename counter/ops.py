@@ -112,13 +112,20 @@ class Op(
     omit_defaults=True,
     gc=False,
 ):
-    """Base of everything that can be asked; `mutates` tells whether it may change a counter."""
+    """Base of everything that can be asked.
 
+    `on_counter`: it is about one counter, so a batch can hold it; `mutates`: it may change that counter. Both
+    are looked up for every op of every batch, where `isinstance` with a union costs five times as much.
+    """
+
+    on_counter: ClassVar[bool] = False
     mutates: ClassVar[bool] = False
 
 
 class Get(Op, frozen=True, gc=False):
     """The `Entry` of *name*, or `NotFound`."""
+
+    on_counter = True
 
     name: Name
 
@@ -133,7 +140,7 @@ class Increment(Op, frozen=True, gc=False):
     effect only if this call creates the counter.
     """
 
-    mutates = True
+    on_counter = mutates = True
 
     name: Name
     delta: Int64 = 1
@@ -158,7 +165,7 @@ class Increment(Op, frozen=True, gc=False):
 class Set(Op, frozen=True, gc=False):
     """Give *name* a value or settings: what is left out is kept, null clears, anything else sets."""
 
-    mutates = True
+    on_counter = mutates = True
 
     name: Name
     value: Int64 | UnsetType = UNSET
@@ -180,7 +187,7 @@ class Set(Op, frozen=True, gc=False):
 class Delete(Op, frozen=True, gc=False):
     """Remove *name*; the answer holds its last value."""
 
-    mutates = True
+    on_counter = mutates = True
 
     name: Name
     if_version: str | None = None
@@ -258,7 +265,7 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         ops = self.ops
         if not 1 <= len(ops) <= MAX_OPS:
             raise InvalidRequest(f"a request has 1 to {MAX_OPS} ops, not {len(ops)}")
-        if len(ops) > 1 and not all(isinstance(op, CounterOp) for op in ops):
+        if len(ops) > 1 and not all(op.on_counter for op in ops):
             raise InvalidRequest("a batch holds get, increment, set and delete only")
         if not math.isfinite(self.deadline):
             raise InvalidRequest("deadline is a finite number of seconds")

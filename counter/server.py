@@ -106,6 +106,7 @@ class ManagerServer(Server):
         self._connections = Connections(door, self._run.ticks, self._figures.leave)
         self._jobs: deque[tuple[Question, Job[Any]]] = deque()
         self._swept = 0.0
+        self._sweeping = False  # the last turn did not come to the end of what has expired
         self._stopping = False
 
     def stop(self, *_signal: object) -> None:
@@ -128,7 +129,8 @@ class ManagerServer(Server):
 
     def _work(self) -> None:
         ticks = self._run.ticks()
-        if self._connections.ready or (self._scheduled() and ticks >= self._swept + SWEEP_SECONDS):
+        sweep = self._sweeping or (self._scheduled() and ticks >= self._swept + SWEEP_SECONDS)
+        if self._connections.ready or sweep:
             self._turn(ticks)
         if self._jobs:
             self._slices(self._run.ticks() + SLICES_SECONDS)
@@ -141,7 +143,7 @@ class ManagerServer(Server):
         return bool(len(self._table.ends) or len(self._table.caller_ends))
 
     def _patience(self) -> float | None:
-        if self._busy():
+        if self._busy() or self._sweeping:
             return 0
         return SWEEP_SECONDS if self._scheduled() else None
 
@@ -151,8 +153,7 @@ class ManagerServer(Server):
         answers: list[tuple[Question, Request, bytes]] = []
         try:
             with self._table.turn(self._run.now()) as turn:
-                turn.sweep(ticks)
-                self._swept = ticks
+                self._sweeping, self._swept = turn.sweep(ticks), ticks
                 for connection, payload in self._connections.take_ready():
                     try:
                         question = self._question(connection, payload)

@@ -8,11 +8,12 @@ a sealed answer and the place to append to are arguments.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import islice
 from math import ceil, floor
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from msgspec import Struct
 
@@ -77,13 +78,10 @@ class CounterTable(Generic[S]):
         """A turn at *now*; use it in a `with` block, which holds the lock."""
         return Turn(self, now)
 
-    def expired_unswept(self, now: datetime) -> Iterator[str]:
-        """The names of the boundary second that are gone at *now*, though no sweep comes to them yet."""
+    def ending(self, now: datetime) -> list[str]:
+        """The names that end within the second of *now*: some may be gone that no sweep comes to yet."""
         boundary = now.timestamp()
-        if boundary != floor(boundary):
-            for name in list(self.ends.at(ceil(boundary))):
-                if (entry := self.entries.get(name)) is None or entry.expired(now):
-                    yield name
+        return [] if boundary == floor(boundary) else list(self.ends.at(ceil(boundary)))
 
 
 class Turn(Generic[S]):
@@ -96,6 +94,7 @@ class Turn(Generic[S]):
         self._callers: dict[bytes, Caller[S]] = {}
         self._outcomes: list[Outcome[S]] = []
         self._size = len(table.entries)
+        self._due = table.ends.due(floor(now.timestamp()))  # each is come to once in a turn
 
     def __enter__(self) -> Turn[S]:
         self._table.lock.acquire()
@@ -136,16 +135,14 @@ class Turn(Generic[S]):
 
     def sweep(self, ticks: float, most: int = SWEEP) -> bool:
         """Remove up to *most* expired counters and forget callers of the past; whether there was any."""
-        gone: dict[str, Entry | None] = {}
-        for name in self._table.ends.due(floor(self.now.timestamp()), most):
-            entry = self._lookup(name)
-            if entry is not None and entry.expired(self.now):
-                gone[name] = None
+        entries = ((name, self._lookup(name)) for name in self._due)
+        expired = (name for name, entry in entries if entry is not None and entry.expired(self.now))
+        gone: dict[str, Entry | None] = dict.fromkeys(islice(expired, most))
         if gone:
             self._overlay.update(gone)
             self._size -= len(gone)
             self._outcomes.append(Outcome(self.now, gone))
-        late = self._table.caller_ends.due(floor(ticks), most)
+        late = list(islice(self._table.caller_ends.due(floor(ticks)), most))
         for caller in late:
             self._table.caller_ends.drop(caller)
             del self._table.callers[caller]
@@ -192,9 +189,9 @@ class Turn(Generic[S]):
         size = self._size
         for index, op in enumerate(request.ops):
             try:
-                if not isinstance(op, CounterOp):
+                if not op.on_counter:
                     raise InvalidRequest("this op is not one on a counter")
-                result, grown = self._apply(op, draft, size)
+                result, grown = self._apply(cast(CounterOp, op), draft, size)
             except CounterError as error:
                 if request.atomic:
                     if len(request.ops) > 1:
