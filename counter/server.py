@@ -287,7 +287,9 @@ class ManagerServer(Server):
             self._run.id,
             counters,
             Limits(options.max_counters, options.max_frame),
-            ManagerFigures(os.getpid(), self._run.uptime(), len(self._connections), self._figures.requests),
+            ManagerFigures(
+                os.getpid(), round(self._run.uptime(), 3), len(self._connections), self._figures.requests
+            ),
             self._figures.workers(),
         )
 

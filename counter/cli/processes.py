@@ -1,0 +1,254 @@
+"""The commands that start and stop processes: `run`, `manager`, `workers`, `stop`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from .. import logs
+from ..errors import CounterError, StoreUnavailable
+from ..family import Family, bind, ready_line
+from ..folder import LockName
+from ..home import Home, default_home
+from ..link import Link
+from ..server import ManagerOptions, serve
+from ..settings import SETTINGS, Setting, number
+from ..supervisor import Supervisor
+from ..worker import parse_app
+
+DURABILITIES = ("memory",)
+STOP_SECONDS = 60.0
+
+Command = Callable[..., Any]
+
+
+def _setting(name: str) -> Callable[[Command], Command]:
+    """The option of a setting; its value is the flag's, else the environment's, else the default."""
+    setting = SETTINGS[name]
+
+    def value(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | float:
+        return number(name) if text is None else setting.parse(text, setting.flag)
+
+    help_ = f"{setting.help}  [{setting.variable}; default: {setting.default}]"
+    return click.option(setting.flag, name, metavar="N", callback=value, help=help_)
+
+
+def _durability(_context: click.Context, _parameter: click.Parameter, mode: str) -> str:
+    if mode not in DURABILITIES:
+        raise click.BadParameter(f"for now only {', '.join(DURABILITIES)} is to be had, not {mode}")
+    return mode
+
+
+def _app(_context: click.Context, _parameter: click.Parameter, spec: str | None) -> str | None:
+    if spec is not None:
+        parse_app(spec)
+    return spec
+
+
+def _home(_context: click.Context, _parameter: click.Parameter, folder: str | None) -> Home:
+    return Home(folder) if folder else Home(default_home())
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_HOME = click.option(
+    "--home",
+    metavar="DIR",
+    callback=_home,
+    help="Where the manager lives.  [COUNTER_HOME; default: counter in your folder for state]",
+)
+_COMMON = _options(
+    _HOME,
+    _setting("timeout"),
+    click.option(
+        "--log-format",
+        type=click.Choice(logs.LOG_FORMATS),
+        envvar=logs.VARIABLE,
+        default="text",
+        help="How lines on stderr look.",
+    ),
+)
+_MANAGER = _options(
+    click.option(
+        "--durability",
+        metavar="MODE",
+        default="memory",
+        callback=_durability,
+        help="What survives the end of the manager. So far: memory, nothing does.",
+    ),
+    _setting("max_counters"),
+    _setting("max_frame"),
+    click.option("--group", metavar="NAME", help="Let the members of this group use the counters."),
+    click.option("--no-stock-clients", is_flag=True, help="Serve no plain multiprocessing managers."),
+)
+_WORKERS = _options(
+    click.argument("app", required=False, callback=_app),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=0, max=256),
+        default=min(4, _cpus()),
+        show_default=True,
+        metavar="N",
+        help="Worker processes.",
+    ),
+    click.option("--bind", "host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address."),
+    click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=8000,
+        show_default=True,
+        metavar="P",
+        help="0: any that is free.",
+    ),
+    click.option("--insecure", is_flag=True, help="Allow a --bind that others than this host can reach."),
+    click.option(
+        "--allow-host",
+        "hosts",
+        multiple=True,
+        metavar="NAME",
+        help="A name of this host for the HTTP API to answer to; can be repeated.  [COUNTER_ALLOW_HOSTS]",
+    ),
+    _setting("threads"),
+    _setting("max_body"),
+)
+
+
+@click.command()
+@_WORKERS
+@_MANAGER
+@_COMMON
+def run(home: Home, group: str | None, workers: int, **options: Any) -> int:  # noqa: ANN401
+    """Run a manager and workers that serve APP, such as app:app; without APP, the HTTP API.
+
+    SIGTERM or Ctrl-C ends all, SIGHUP replaces the workers without refusing a request.
+    """
+    logs.configure("supervisor", options["log_format"])
+    if options["app"] and not workers:
+        raise click.UsageError("--workers 0 serves no APP: leave one of them out.")
+    home.prepare(group)
+    with home.lock("supervisor"):
+        command = _manager_command(home, group, options)
+        return _supervise(home, command, workers, options)
+
+
+@click.command()
+@_WORKERS
+@_COMMON
+def workers(home: Home, workers: int, **options: Any) -> int:  # noqa: ANN401
+    """Run workers that serve APP; the manager runs by itself (`counter manager`)."""
+    logs.configure("supervisor", options["log_format"])
+    if not workers:
+        raise click.UsageError("--workers is at least 1 here.")
+    return _supervise(home, None, workers, options)
+
+
+@click.command()
+@_MANAGER
+@_COMMON
+@click.option("--link", type=int, hidden=True)
+def manager(home: Home, link: int | None, **options: Any) -> int:  # noqa: ANN401
+    """Run the manager, the process that owns the counters."""
+    logs.configure("manager", options["log_format"])
+    mode = options["durability"]
+    if link is None:
+
+        def ready() -> None:
+            click.echo(ready_line(home.path, mode))
+
+    else:
+        supervisor = Link(link)
+        supervisor.watch()
+
+        def ready() -> None:
+            supervisor.say_ready(mode)
+
+    chosen = ManagerOptions(
+        home=home.path,
+        durability=mode,
+        max_counters=options["max_counters"],
+        max_frame=options["max_frame"],
+        group=options["group"],
+        stock_clients=not options["no_stock_clients"],
+    )
+    return serve(chosen, ready)
+
+
+@click.command()
+@_HOME
+def stop(home: Home) -> int:
+    """Stop what runs in a home, and wait until it has ended."""
+    for lock in ("supervisor", "lock"):
+        if (pid := home.holder(lock)) is not None:
+            return _stop(home, lock, pid)
+    raise StoreUnavailable(f"nothing is running in {home.path}")
+
+
+def _stop(home: Home, lock: LockName, pid: int) -> int:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass  # it has just ended by itself
+    except PermissionError as exc:
+        raise StoreUnavailable(f"process {pid} belongs to another user: stop it as that user") from exc
+    if not home.wait_released(lock, STOP_SECONDS):
+        raise CounterError(f"process {pid} was asked to stop, but still runs after {STOP_SECONDS:.0f} s")
+    return 0
+
+
+def _manager_command(home: Home, group: str | None, options: dict[str, Any]) -> list[str]:
+    command = [sys.executable, "-m", "counter", "manager", "--home", str(home.path)]
+    command += ["--durability", options["durability"]]
+    command += ["--group", group] if group else []
+    command += ["--no-stock-clients"] if options["no_stock_clients"] else []
+    return command
+
+
+def _supervise(home: Home, command: list[str] | None, workers: int, options: dict[str, Any]) -> int:
+    listener = bind(options["host"], options["port"], options["insecure"]) if workers else None
+    family = Family(
+        home=home.path,
+        manager=command,
+        workers=workers,
+        app=options["app"],
+        listener=listener,
+        environ=_environ(home, options),
+        folder=Path.cwd(),
+    )
+    return Supervisor(family).run()
+
+
+def _environ(home: Home, options: dict[str, Any]) -> dict[str, str]:
+    """What the children find in their environment: ours, with what the command line says in place of it."""
+    environ = dict(os.environ)
+    settings: list[Setting] = [SETTINGS[name] for name in SETTINGS.keys() & options.keys()]
+    environ |= {setting.variable: str(options[setting.name]) for setting in settings}
+    environ["COUNTER_URL"] = "counter://" + quote(str(home.path))
+    environ[logs.VARIABLE] = options["log_format"]
+    if options["hosts"]:
+        environ["COUNTER_ALLOW_HOSTS"] = ",".join(options["hosts"])
+    if path := environ.get("PYTHONPATH"):
+        # Children start elsewhere: what is relative there must go on meaning the same.
+        environ["PYTHONPATH"] = os.pathsep.join(str(Path(part).absolute()) for part in path.split(os.pathsep))
+    return environ

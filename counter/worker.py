@@ -1,0 +1,225 @@
+"""One waitress process: an app, served on a socket that the supervisor bound and other workers share.
+
+The supervisor starts it as ``python -m counter.worker LINK SOCKET FOLDER [APP]``: two file descriptors, the
+current folder of whoever started it all, and what to serve if not the HTTP API. It says over the link when
+its app is imported, its socket served and the manager has answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import logging
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from . import logs
+from .errors import CounterError, InvalidRequest, OutcomeUnknown
+from .link import Link
+from .ops import Info, Report, Request
+from .settings import number
+from .store import Store, open_store
+from .waitress_server import WaitressServer
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+API = "counter.web:create_app"
+API_BODY = 2 * 1024 * 1024  # above the API's own caps, so that it is the API that says 413
+GRACE = 10.0
+"""Seconds for requests in flight after SIGTERM."""
+CONNECTIONS = 1000
+REPORT_SECONDS = 1.0
+
+logger = logging.getLogger("counter.worker")
+
+_APP = re.compile(r"(?P<module>\w+(\.\w+)*):(?P<name>\w+(\.\w+)*)(?P<call>\(\))?")
+
+
+def parse_app(spec: str) -> tuple[str, str, bool]:
+    """The module, the name in it, and whether ``()`` follows, of an APP such as ``app:app``.
+
+    Raises:
+        InvalidRequest: it has another form.
+    """
+    match = _APP.fullmatch(spec)
+    if match is None:
+        raise InvalidRequest(f"APP is MODULE:NAME, such as app:app or shop.web:create_app, not {spec!r}")
+    return match["module"], match["name"], match["call"] is not None
+
+
+def load_app(spec: str) -> WSGIApplication:
+    """The WSGI app that *spec* names, or that the factory makes which it names.
+
+    What can be called without arguments is a factory, with or without ``()`` after its name.
+
+    Raises:
+        InvalidRequest: it cannot be imported, or is no app; the cause is what the import raised.
+    """
+    module, name, call = parse_app(spec)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        if call or _is_factory(found):
+            found = found()
+    except (Exception, SystemExit) as exc:
+        raise InvalidRequest(f"cannot load the app {spec}: {type(exc).__name__}: {exc}") from exc
+    if not callable(found):
+        what = f"{'an' if type(found).__name__[0] in 'aeiou' else 'a'} {type(found).__name__}"
+        raise InvalidRequest(f"cannot load the app {spec}: it is {what}, not a WSGI app or a factory of one")
+    app: WSGIApplication = found
+    return app
+
+
+def _is_factory(found: object) -> bool:
+    if not callable(found):
+        return False
+    try:
+        inspect.signature(found).bind()
+    except (TypeError, ValueError):
+        return False  # it needs arguments, as every WSGI app does, or does not tell
+    return True
+
+
+class Meter:
+    """Counts the requests that *app* is given and reports them to the manager.
+
+    An app finds in its environ ``counter.report``, which reports at once, and ``counter.stopping``, which
+    tells whether this worker is about to end: time to close a stream.
+    """
+
+    def __init__(self, app: WSGIApplication, store: Store, stopping: Callable[[], bool]) -> None:
+        self._app = app
+        self._store = store
+        self._stopping = stopping
+        self._requests = 0
+        self._counting = threading.Lock()
+        self._reporting = threading.Lock()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Hand a request on to the app."""
+        with self._counting:
+            self._requests += 1
+        environ["counter.report"] = self.report
+        environ["counter.stopping"] = self._stopping
+        return self._app(environ, start_response)
+
+    def report(self) -> None:
+        """Report what was not reported yet. Never fails: if nothing was applied, the next report has it."""
+        with self._reporting:
+            with self._counting:
+                requests, self._requests = self._requests, 0
+            try:
+                self._store.execute(Request([Report(requests)]), REPORT_SECONDS).only()
+            except OutcomeUnknown:
+                return
+            except CounterError:
+                with self._counting:
+                    self._requests += requests
+
+
+class Worker:
+    """An app on a socket, its meter, and its talk with the manager."""
+
+    def __init__(self, app: WSGIApplication, store: Store, listener: socket.socket, **settings: Any) -> None:  # noqa: ANN401
+        self._store = store
+        self.meter = Meter(app, store, self._is_stopping)
+        self.server = WaitressServer(self.meter, listener, int(number("threads")), **settings)
+
+    def run(self, ready: Callable[[str], None]) -> None:
+        """Serve until `server.stop`, then finish what is in flight; *ready* is told the durability mode."""
+        threading.Thread(target=self._talk, args=[ready], name="report", daemon=True).start()
+        self.server.run(GRACE)
+        self.meter.report()
+
+    def _is_stopping(self) -> bool:
+        return self.server.stopping.is_set()
+
+    def _talk(self, ready: Callable[[str], None]) -> None:
+        mode = self._wait_for_manager()
+        self.meter.report()  # so the manager knows us from the first moment
+        if mode is not None:
+            ready(mode)
+        while not self.server.stopping.wait(REPORT_SECONDS):
+            self.meter.report()
+
+    def _wait_for_manager(self) -> str | None:
+        """Its durability mode once it answers; None if we are to stop before."""
+        told = ""
+        while not self.server.stopping.is_set():
+            try:
+                mode: str = self._store.execute(Request([Info()])).only().durability
+            except CounterError as error:
+                if str(error) != told:
+                    told = str(error)
+                    logger.warning("waiting for the manager: %s", told)
+            else:
+                return mode
+            self.server.stopping.wait(REPORT_SECONDS)
+        return None
+
+
+def main(arguments: list[str]) -> int:
+    """Be the worker that *arguments* ask for; the exit code."""
+    link_file, listener_file, folder, *app = arguments
+    for number_ in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number_, lambda *_: os._exit(0))  # nothing is served yet
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # it is where the log is
+    logs.configure("worker", os.environ.get(logs.VARIABLE, "text"))
+    link = Link(int(link_file))
+    link.watch()
+    listener = socket.socket(fileno=int(listener_file))
+    listener.set_inheritable(False)
+    _enter(folder)
+    spec = app[0] if app else API
+    try:
+        found = load_app(spec)
+        store = open_store(f"{os.environ['COUNTER_URL']}?role=worker")
+        settings = {} if app else {"max_request_body_size": API_BODY}
+        worker = Worker(found, store, listener, connection_limit=_connections(), **settings)
+    except InvalidRequest as error:
+        logger.error("%s", error, exc_info=error.__cause__ if _is_in_the_app(error.__cause__) else None)
+        return 3
+    for number_ in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number_, lambda *_: worker.server.stop())
+    worker.run(link.say_ready)
+    return 0
+
+
+def _enter(folder: str) -> None:
+    """Be in *folder*, and import from there first."""
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the folder of this package, where -m found it
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+
+
+def _is_in_the_app(error: BaseException | None) -> bool:
+    """Whether the app's own code raised *error*, so that its author needs to see where."""
+    trace = error.__traceback__ if error else None
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = trace.tb_frame.f_code.co_filename if trace else __file__
+    return where != __file__ and not where.startswith("<frozen importlib")
+
+
+def _connections() -> int:
+    """Most connections at once, each of which may take three files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * CONNECTIONS if hard == resource.RLIM_INFINITY else min(4 * CONNECTIONS, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    return min(CONNECTIONS, max(soft, wanted) // 4)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
