@@ -94,16 +94,14 @@ def _step(before: Entry, op: Increment, current: Entry | None) -> int:
     value = before.value + op.delta
     low, high = _range(before, op)
     if op.delta > 0 and value > high:
-        clamped = max(before.value, high)
+        clamped, bound = max(before.value, high), f"the maximum of {high}"
     elif op.delta < 0 and value < low:
-        clamped = min(before.value, low)
+        clamped, bound = min(before.value, low), f"the minimum of {low}"
     else:
         return value
     if (op.on_bound or before.on_bound) == "clamp":
         return clamped
-    raise OutOfBounds(
-        f"{op.name!r} is {before.value}; adding {op.delta} would leave its range {low} to {high}", current
-    )
+    raise OutOfBounds(f"{op.name!r} is {before.value}; adding {op.delta} would pass {bound}", current)
 
 
 def _range(before: Entry, op: Increment) -> tuple[int, int]:
@@ -126,7 +124,8 @@ def _set(entry: Entry | None, op: Set, now: datetime, version: str) -> tuple[Ent
     value = wanted if low is None else max(wanted, low)
     value = value if high is None else min(value, high)
     if value != wanted and on_bound != "clamp":
-        raise OutOfBounds(f"{wanted} is outside the range of {op.name!r}, {low} to {high}", entry)
+        side = "below the minimum" if wanted < value else "above the maximum"
+        raise OutOfBounds(f"{wanted} is {side} of {op.name!r}, {value}", entry)
     ttl, ttl_mode, end = _lifetime(before, op, now)
     after = Entry(op.name, value, version, before.created_at, now, low, high, on_bound, ttl, ttl_mode, end)
     delta = value - before.value

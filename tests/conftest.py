@@ -1,0 +1,48 @@
+"""Fixtures of all tests; `stores.py` says which stores there are."""
+
+import os
+
+import hypothesis
+import pytest
+from stores import STORES
+
+from counter import Delete, List, Request, SharedCounter
+
+hypothesis.settings.register_profile("home", deadline=None, max_examples=60, database=None)
+hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("home"), derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "home")
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch):
+    """No test sees the `COUNTER_…` settings of whoever runs it."""
+    for name in [name for name in os.environ if name.startswith("COUNTER_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module", params=STORES)
+def shared_store(request, tmp_path_factory):
+    """Each store in turn, one for a module; take `store`, which is empty."""
+    with request.param(tmp_path_factory.mktemp("store")) as store:
+        yield store
+
+
+@pytest.fixture
+def store(shared_store):
+    """Each store in turn, empty."""
+    while page := shared_store.execute(Request([List(limit=1000)])).only().counters:
+        shared_store.execute(Request([Delete(entry.name) for entry in page], atomic=False)).unwrap()
+    return shared_store
+
+
+@pytest.fixture
+def counters(store):
+    """The library's face of each store in turn."""
+    return SharedCounter(store)
+
+
+@pytest.fixture(params=STORES)
+def small_store(request, tmp_path):
+    """Each store in turn, with room for three counters."""
+    with request.param(tmp_path, max_counters=3) as store:
+        yield store
