@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .connection import Connection
-from .ops import Hello, WorkerFigures
+from .ops import INT64_MAX, Hello, WorkerFigures
 
 _REMEMBERED = 256
 
@@ -29,7 +29,7 @@ class Figures:
         if who is None:
             return
         before = self._served.pop(who.pid, None)
-        served = requests + (before.requests if before else 0)
+        served = min(requests + (before.requests if before else 0), INT64_MAX)  # so that it can be told
         self._served[who.pid] = WorkerFigures(who.pid, who.role, served)
         if len(self._served) > _REMEMBERED:
             del self._served[next(iter(self._served))]  # the one that has not reported for longest

@@ -55,9 +55,10 @@ def page(table: CounterTable[S], op: List, now: datetime) -> Job[Page]:
 def count(table: CounterTable[S], now: datetime) -> Job[int]:
     """How many counters live at *now*, also where the sweep is behind."""
     total = len(table.entries) - table.ends.count_due(floor(now.timestamp()))
-    gone = table.expired_unswept(now)
-    while slice_ := list(islice(gone, SLICE)):
-        total -= len(slice_)
+    ending = table.ending(now)
+    for first in range(0, len(ending), SLICE):
+        entries = map(table.entries.get, ending[first : first + SLICE])
+        total -= sum(entry is None or entry.expired(now) for entry in entries)
         yield
     return total
 
@@ -104,7 +105,7 @@ def _by_place(table: CounterTable[S], op: List, now: datetime, cursor: _Cursor |
 
 def _slices(table: CounterTable[S], prefix: str, after: str | None) -> Iterator[list[Entry]]:
     """The counters under *prefix* by name, from above *after*; the table may change between two slices."""
-    start, inclusive = (prefix, True) if after is None else (after, False)
+    start, inclusive = (prefix, True) if after is None or after < prefix else (after, False)
     while names := list(islice(table.names.after(start, inclusive), SLICE)):
         yield [table.entries[name] for name in names if name.startswith(prefix)]
         start, inclusive = names[-1], False
@@ -130,7 +131,7 @@ def _decode_cursor(op: List) -> _Cursor | None:
         raw = base64.urlsafe_b64decode(op.cursor + "=" * (-len(op.cursor) % 4))
         cursor = msgspec.json.decode(raw, type=_Cursor)
         cursor.name.encode()
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, msgspec.MsgspecError, RecursionError):  # the last: deep and superfluous
         cursor = None
     if cursor is None or cursor.sort != op.sort:
         raise InvalidRequest("cursor is what the page before gave as next, with the same sort")

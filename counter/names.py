@@ -13,7 +13,7 @@ class SortedNames:
 
     def __init__(self) -> None:
         self._chunks: list[list[str]] = []
-        self._lasts: list[str] = []  # the last name of each chunk
+        self._lasts: list[str] = []  # of each chunk the last name, or one that was the last
 
     def add(self, name: str) -> None:
         """Put *name*, which is not there, in its place."""
@@ -35,9 +35,7 @@ class SortedNames:
         at = bisect_left(self._lasts, name)
         chunk = self._chunks[at]
         del chunk[bisect_left(chunk, name)]
-        if chunk:
-            self._lasts[at] = chunk[-1]
-        else:
+        if not chunk:
             del self._chunks[at], self._lasts[at]
 
     def after(self, name: str, inclusive: bool = False) -> Iterator[str]:

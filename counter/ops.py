@@ -31,6 +31,7 @@ Ttl = Annotated[int, Meta(ge=1, le=MAX_TTL)]
 Name = Annotated[
     str, Meta(min_length=1, max_length=MAX_NAME, description="1-250 bytes, no control characters")
 ]
+ShortText = Annotated[str, Meta(max_length=64)]
 OnBound = Literal["reject", "clamp"]
 TtlMode = Literal["fixed", "sliding"]
 Sort = Literal["name", "-value", "-updated"]
@@ -220,9 +221,9 @@ class Info(Op, frozen=True, gc=False):
 class Hello(Op, frozen=True, gc=False):
     """A client's first frame on a connection: who it is."""
 
-    role: str
-    pid: int
-    version: str
+    role: ShortText
+    pid: Int64
+    version: ShortText
 
 
 class Report(Op, frozen=True, gc=False):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Hashable
-from itertools import islice
+from collections.abc import Collection, Hashable, Iterator
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -47,14 +46,12 @@ class Schedule(Generic[K]):
         if not bucket:
             del self._buckets[second]
 
-    def due(self, second: int, most: int) -> list[K]:
-        """Up to *most* keys that end at *second* or earlier, at least one if there is any; they stay."""
-        while self._seconds and self._seconds[0] <= second:
-            bucket = self._buckets.get(self._seconds[0])
-            if bucket:
-                return list(islice(bucket, most))
+    def due(self, second: int) -> Iterator[K]:
+        """The keys that end at *second* or earlier; they stay. Take them before the schedule changes."""
+        while self._seconds and self._seconds[0] <= second and self._seconds[0] not in self._buckets:
             self._queued.discard(heapq.heappop(self._seconds))
-        return []
+        for each in self._seconds_until(second):
+            yield from self.at(each)
 
     def at(self, second: int) -> Collection[K]:
         """The keys that end at *second*."""
@@ -62,10 +59,12 @@ class Schedule(Generic[K]):
 
     def count_due(self, second: int) -> int:
         """How many keys end at *second* or earlier."""
-        count, places = 0, [0]
+        return sum(len(self.at(each)) for each in self._seconds_until(second))
+
+    def _seconds_until(self, second: int) -> Iterator[int]:
+        places = [0]
         while places:  # down the heap, only where it can still hold a due second
             place = places.pop()
             if place < len(self._seconds) and self._seconds[place] <= second:
-                count += len(self.at(self._seconds[place]))
+                yield self._seconds[place]
                 places += (2 * place + 1, 2 * place + 2)
-        return count

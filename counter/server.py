@@ -122,6 +122,8 @@ class ManagerServer(Server):
         self._home.unlink_socket()
         self._connections.stop_listening()
         end = self._run.ticks() + _DRAIN_SECONDS
+        self._connections.wait(0)  # what came since the loop looked last
+        self._work()
         while (self._busy() or self._connections.unsent) and self._run.ticks() < end:
             self._connections.wait(0 if self._busy() else 0.05)
             self._work()
@@ -172,6 +174,7 @@ class ManagerServer(Server):
                 turn.commit(self.append)
         except StoreUnavailable as error:
             logger.error("a turn could not be written down: %s", error)
+            self._sweeping = False  # tried again in a second, not at once and for ever
             self._answer_unchanged(answers, error)
         else:
             for question, _, sealed in answers:

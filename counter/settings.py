@@ -42,9 +42,10 @@ class Setting(NamedTuple):
         """
         try:
             value = type(self.default)(text)
-        except ValueError:
-            value = self.least - 1
-        if not self.least <= value <= self.most:
+            exact = isinstance(text, str) or (type(text) is not bool and value == text)
+        except (TypeError, ValueError, OverflowError):
+            value, exact = self.least, False
+        if not exact or not self.least <= value <= self.most:
             source = source or self.variable
             raise InvalidRequest(f"{source} is a number from {self.least} to {self.most}, not {text!r}")
         return value

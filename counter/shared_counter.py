@@ -6,8 +6,22 @@ import collections
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsInt
 
-from .errors import NotFound
-from .ops import MAX_PAGE, AnyOp, Delete, Entry, Get, Increment, Info, List, OnBound, Request, Set, TtlMode
+from .errors import NotFound, StoreUnavailable
+from .ops import (
+    MAX_PAGE,
+    AnyOp,
+    Delete,
+    Entry,
+    Get,
+    Increment,
+    Info,
+    List,
+    OnBound,
+    Request,
+    Set,
+    TtlMode,
+    check_int,
+)
 from .store import Store, open_store
 
 
@@ -29,13 +43,13 @@ class Reading(int):
         return reading
 
     def __iadd__(self, delta: int) -> Reading:
-        if type(delta) is not int and not isinstance(delta, Reading):
+        if not isinstance(delta, int):  # a bool counts, as for every int
             return NotImplemented
         total = int(delta) + (self._delta or 0)
         return Reading.of(int(self) + int(delta), self._counter, self._name, total)
 
     def __isub__(self, delta: int) -> Reading:
-        if type(delta) is not int and not isinstance(delta, Reading):
+        if not isinstance(delta, int):
             return NotImplemented
         return self.__iadd__(-int(delta))
 
@@ -46,14 +60,12 @@ class Reading(int):
         delta, self._delta = self._delta, None
         return delta
 
+    def give_back(self, delta: int) -> None:
+        """*delta*, once taken, was not applied."""
+        self._delta = delta
+
     def __reduce__(self) -> tuple[type[int], tuple[int]]:
         return int, (int(self),)
-
-    def __copy__(self) -> int:
-        return int(self)
-
-    def __deepcopy__(self, memo: object) -> int:
-        return int(self)
 
 
 class SharedCounter:
@@ -108,7 +120,9 @@ class SharedCounter:
 
     def decrement(self, name: str, delta: int = 1, **options: Any) -> int:  # noqa: ANN401
         """Subtract *delta*; as `increment` with ``-delta``, and with its options."""
-        return self.increment(name, -_plain(delta), **options)
+        delta = _plain(delta)
+        check_int("delta", delta)
+        return self.increment(name, -delta, **options)
 
     def get(self, name: str, default: int | None = None, *, timeout: float | None = None) -> int | None:
         """The value of *name*, or *default* if there is no such counter."""
@@ -177,10 +191,14 @@ class SharedCounter:
 
     def __setitem__(self, name: str, value: int) -> None:
         delta = value.take_delta(self, name) if isinstance(value, Reading) else None
-        if delta is None:
+        if not isinstance(value, Reading) or delta is None:
             self.set(name, value)
-        else:
+            return
+        try:
             self.increment(name, delta)
+        except StoreUnavailable:  # nothing was applied: assigning it again sends it again
+            value.give_back(delta)
+            raise
 
     def __delitem__(self, name: str) -> None:
         try:

@@ -108,11 +108,11 @@ def decode_reply(payload: bytes, ops: Sequence[AnyOp]) -> Reply:
     kinds = [RESULT_TYPES[type(op)] for op in ops]
     alike = all(kind is kinds[0] for kind in kinds)
     try:
-        if alike:
-            results, problem = _replies(kinds[0]).decode(payload)
-        else:
-            raw, problem = _replies(msgspec.Raw).decode(payload)
-            results = [_results(kind).decode(each) for kind, each in zip(kinds, raw, strict=bool(raw))]
+        results, problem = _replies(kinds[0] if alike else msgspec.Raw).decode(payload)
+        if len(results) != (len(ops) if problem is None else 0):
+            raise ValueError(f"not a reply: {len(results)} results to {len(ops)} ops")
+        if not alike:
+            results = [_results(kind).decode(each) for kind, each in zip(kinds, results, strict=False)]
     except _UNREADABLE as error:
         raise ValueError(f"not a reply: {error}") from None
     return Reply(results, problem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from ..errors import CounterError, InvalidRequest
 from ..listing import Job, T, count, page
 from ..ops import Hello, Info, Information, Limits, List, Problem, Reply, Report, Request, Result
@@ -20,6 +22,8 @@ class MemoryStore(Store):
         self._run = run or Run()
         limit = int(number("max_counters")) if max_counters is None else max_counters
         self._table: CounterTable[Reply] = CounterTable(self._run.id, limit)
+        # Held from asking the time on, or the turn that asked first could come second, with an earlier time.
+        self._in_order = threading.Lock()
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> MemoryStore:
@@ -41,7 +45,7 @@ class MemoryStore(Store):
                 return Reply([self._answer(op)])
             except CounterError as error:
                 return Reply([], Problem.of(error))
-        with self._table.turn(self._run.now()) as turn:
+        with self._in_order, self._table.turn(self._run.now()) as turn:
             turn.sweep(self._run.ticks())
             reply = turn.execute(request, self._run.ticks(), seal=lambda reply: reply)
             turn.commit(append=lambda outcomes: None)
