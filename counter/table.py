@@ -93,7 +93,7 @@ class Turn(Generic[S]):
         self._overlay: dict[str, Entry | None] = {}
         self._callers: dict[bytes, Caller[S]] = {}
         self._outcomes: list[Outcome[S]] = []
-        self._size = len(table.entries)
+        self._size = 0  # of the table with the overlay; known once the lock is held
         self._due = table.ends.due(floor(now.timestamp()))  # each is come to once in a turn
 
     def __enter__(self) -> Turn[S]:

@@ -1,0 +1,162 @@
+"""The doors into Flask: every address of the API, its guard, and the app that holds them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from flask import Blueprint, Flask, Response, current_app, request
+from flask.sansio.blueprints import BlueprintSetupState
+from msgspec import structs
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import BaseConverter, Rule
+
+from ..errors import CounterError, InvalidRequest, OutcomeUnknown, StoreUnavailable
+from ..problems import MEDIA_TYPE, HttpError, document
+from ..store import Store
+from . import counters, pages, security, system
+from .call import Answer, Call, Handler, json_answer
+from .config import api_of, install
+
+log = logging.getLogger(__name__)
+
+_REST = "counter_rest"
+
+
+class RestConverter(BaseConverter):
+    """All that is left of a path, slashes and nothing at all included."""
+
+    regex = r"[\s\S]*"
+    part_isolating = False
+    weight = 300
+
+
+def _nowhere(call: Call) -> Answer:
+    raise HttpError("no-such-route", "there is nothing at this address; counters are at /v1/counters/{name}")
+
+
+ROUTES: dict[str, Handler] = {
+    "/v1/counters": counters.counters,
+    f"/v1/counters/<{_REST}:rest>": counters.counter,
+    "/v1/batch": counters.batch,
+    "/v1/info": system.info,
+    f"/v1/<{_REST}:rest>": _nowhere,
+    "/livez": system.alive,
+    "/readyz": system.ready,
+    f"/problems/<{_REST}:rest>": pages.problem,
+}
+"""What a blueprint brings; a path with a rest below one without."""
+OWN_ROUTES: dict[str, Handler] = {"/": pages.home, f"/<{_REST}:rest>": _nowhere}
+"""What the API has besides where the whole app is its own."""
+
+
+def create_app(store: Store | None = None, **config: Any) -> Flask:  # noqa: ANN401
+    """The HTTP API as an app.
+
+    Nothing is connected yet. Settings are Flask config, from *config*, from `FLASK_COUNTER_…`, else from
+    `COUNTER_…` in the environment: COUNTER_URL, COUNTER_MAX_BODY, COUNTER_ALLOW_HOSTS, COUNTER_TIMEOUT.
+
+    Args:
+        store: the counters to serve; if left out, those of COUNTER_URL.
+        config: Flask config.
+
+    Raises:
+        InvalidRequest: a setting holds a value that is none.
+    """
+    app = Flask(__name__, static_folder=None)
+    app.config.from_prefixed_env()
+    app.config.from_mapping(config)
+    install(app, store)
+    app.register_blueprint(_blueprint(ROUTES | OWN_ROUTES))
+    app.register_error_handler(Exception, _flask_refusal)
+    return app
+
+
+def api_blueprint() -> Blueprint:
+    """The HTTP API for an app of yours: register it, with a `url_prefix` if you like.
+
+    Its rules (who may ask, sizes of bodies, error pages) are for its own addresses; your app keeps its own.
+    It reads the same `COUNTER_…` settings from the app's config.
+    """
+    return _blueprint(ROUTES)
+
+
+def _blueprint(routes: dict[str, Handler]) -> Blueprint:
+    blueprint = Blueprint("counter_api", __name__, template_folder="templates")
+
+    def register(state: BlueprintSetupState) -> None:
+        state.app.url_map.converters[_REST] = RestConverter
+        for path, handler in routes.items():
+            _add_route(state, path, handler)
+
+    blueprint.record(register)
+    return blueprint
+
+
+def _add_route(state: BlueprintSetupState, path: str, handler: Handler) -> None:
+    """For every method, which `add_url_rule` cannot: so that no refusal is Flask's own."""
+    prefix = (state.url_prefix or "").rstrip("/")
+    endpoint = f"{state.name_prefix}.{state.name}.{handler.__name__.strip('_')}".lstrip(".")
+    rule = Rule(prefix + path, endpoint=endpoint, subdomain=state.subdomain, merge_slashes=False)
+    state.app.url_map.add(rule)
+    state.app.view_functions[endpoint] = _serve(handler, prefix)
+
+
+def _serve(handler: Handler, prefix: str) -> Callable[..., Response]:
+    """*handler* as a view of Flask: guarded, and with an answer to whatever happens."""
+
+    def view(rest: str = "") -> Response:
+        call = Call(request.environ, api_of(current_app), prefix, rest)
+        try:
+            security.check(call.environ, call.api.config.allow_hosts)
+            answer = handler(call)
+        except (CounterError, HttpError) as error:
+            answer = _problem(call, error)
+        except Exception:
+            log.exception("%s %r failed", call.method, call.environ.get("PATH_INFO"))
+            answer = _problem(call, HttpError("internal", "this is our mistake; the server's log says more"))
+        return _respond(answer, call.method in security.SAFE_METHODS)
+
+    return view
+
+
+def _flask_refusal(error: Exception) -> Response:
+    """What Flask refuses before it comes to a route, such as a Host that it cannot read."""
+
+    def handler(call: Call) -> Answer:
+        if isinstance(error, HTTPException) and 400 <= (error.code or 500) < 500:
+            raise InvalidRequest(error.description or "the request cannot be read")
+        raise error
+
+    return _serve(handler, "")()
+
+
+def _problem(call: Call, error: CounterError | HttpError) -> Answer:
+    told = document(error, call.base)
+    headers = error.headers if isinstance(error, HttpError) else ()
+    if isinstance(error, StoreUnavailable):
+        headers = (("Retry-After", "1"),)
+    elif isinstance(error, OutcomeUnknown):
+        told = structs.replace(told, detail=f"{told.detail}: {_advice(call)}")
+    return json_answer(told, told.status, *headers)._replace(content_type=MEDIA_TYPE)
+
+
+def _advice(call: Call) -> str:
+    """What may be done about an answer that is lost."""
+    if call.method in security.SAFE_METHODS:
+        return "nothing was to be changed, so ask again"
+    return (
+        "the answer is lost, and whether the change was applied is not known; read the counter before you "
+        "repeat it (a change sent with If-Match can be repeated: it is applied once at the most)"
+    )
+
+
+def _respond(answer: Answer, safe: bool) -> Response:
+    headers = [
+        ("Cache-Control", "no-cache" if safe else "no-store"),
+        ("Content-Security-Policy", answer.policy),
+        *security.HEADERS,
+        *answer.headers,
+    ]
+    return Response(answer.body, answer.status, headers, content_type=answer.content_type)

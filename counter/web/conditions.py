@@ -1,0 +1,103 @@
+"""Conditional requests (RFC 9110, 13): ETags are versions, and `If-Match` is a compare-and-set.
+
+For whatever changes a counter the condition becomes the op's `if_version`, so the store decides it in the
+same step as the change.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from ..errors import InvalidRequest, NotFound, VersionMismatch
+from ..ops import Entry, Get
+from .call import Call
+
+NEVER = "*"
+"""An `if_version` that no counter ever has."""
+_KEYWORDS = ("present", "absent", "")  # what if_version means otherwise, and no version is
+_ITEM = re.compile(r'[ \t]*(?:(W/)?"([\x21\x23-\x7e\x80-\xff]*)"[ \t]*)?(?:,|\Z)')
+
+
+class Tags(NamedTuple):
+    """A condition's header: *anything* is ``*``; weak tags never match where a strong one is asked for."""
+
+    anything: bool
+    strong: tuple[str, ...] = ()
+    weak: tuple[str, ...] = ()
+
+
+def parse_tags(field: str, text: str) -> Tags:
+    """The tags in the header *field*.
+
+    Raises:
+        InvalidRequest: it is neither ``*`` nor a list of ETags.
+    """
+    if text.strip(" \t") == "*":
+        return Tags(True)
+    strong: list[str] = []
+    weak: list[str] = []
+    at = 0
+    while at < len(text):
+        item = _ITEM.match(text, at)
+        if item is None:
+            strong, weak = [], []
+            break
+        if item[2] is not None:
+            (weak if item[1] else strong).append(item[2])
+        at = item.end()
+    if not strong and not weak:
+        raise InvalidRequest(f'{field} is * or versions in double quotes, such as {field}: "3fQx.17"')
+    return Tags(False, tuple(strong), tuple(weak))
+
+
+def etag(version: str) -> tuple[str, str]:
+    """The header that tells *version*."""
+    return "ETag", f'"{version}"'
+
+
+def is_unchanged(call: Call, entry: Entry) -> bool:
+    """Whether a reader has *entry* already.
+
+    Raises:
+        VersionMismatch: `If-Match` asks for another one.
+    """
+    match, none_match = call.header("IF_MATCH"), call.header("IF_NONE_MATCH")
+    if match is not None:
+        tags = parse_tags("If-Match", match)
+        if not tags.anything and entry.version not in tags.strong:
+            raise VersionMismatch(f"{entry.name!r} has another version than If-Match asks for", entry)
+    if none_match is None:
+        return False
+    tags = parse_tags("If-None-Match", none_match)
+    return tags.anything or entry.version in tags.strong + tags.weak
+
+
+def if_version(call: Call) -> str | None:
+    """What the headers ask of a change of the call's counter: "present", "absent", a version, or nothing.
+
+    Raises:
+        InvalidRequest: they are malformed, or ask for what no store decides in one step.
+    """
+    match, none_match = call.header("IF_MATCH"), call.header("IF_NONE_MATCH")
+    if none_match is None:
+        return None if match is None else _if_match(call, parse_tags("If-Match", match))
+    if match is not None:
+        raise InvalidRequest("give If-Match or If-None-Match, not both")
+    if not parse_tags("If-None-Match", none_match).anything:
+        raise InvalidRequest("with a change If-None-Match takes * alone: only if there is no such counter")
+    return "absent"
+
+
+def _if_match(call: Call, tags: Tags) -> str:
+    if tags.anything:
+        return "present"
+    versions = [tag for tag in tags.strong if tag not in _KEYWORDS]
+    if len(versions) > 1:
+        # The one that holds now is the only one that can hold when the store decides.
+        try:
+            current = call.ask(Get(call.name)).version
+        except NotFound:
+            current = NEVER
+        return current if current in versions else NEVER
+    return versions[0] if versions else NEVER

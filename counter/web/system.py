@@ -1,0 +1,46 @@
+"""How the service is: for people and load balancers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..errors import CounterError, StoreUnavailable
+from ..ops import Info, Request
+from .call import Answer, Call, by_method, json_answer
+
+READY_SECONDS = 1.0
+"""How long a readiness probe waits for the store."""
+
+
+def info(call: Call) -> Answer:
+    """`/v1/info`: what the store says of itself, with the limits of this face."""
+    return by_method(call, {"GET": _info})
+
+
+def _info(call: Call) -> Answer:
+    call.query()
+    report = call.environ.get("counter.report")
+    if report is not None:
+        report()  # so that this worker's own figures are in the answer
+    told = msgspec.to_builtins(call.ask(Info()))
+    config = call.api.config
+    told["limits"] |= {"max_body": config.max_body, "threads": config.threads, "timeout": config.timeout}
+    return json_answer(told)
+
+
+def alive(call: Call) -> Answer:
+    """`/livez`: this process answers. It never asks the store: restarting it would not help the store."""
+    return by_method(call, {"GET": lambda _: json_answer({"status": "alive"})})
+
+
+def ready(call: Call) -> Answer:
+    """`/readyz`: the store answers too; else 503, whatever is wrong with it."""
+    return by_method(call, {"GET": _ready})
+
+
+def _ready(call: Call) -> Answer:
+    try:
+        call.api.store.execute(Request([Info()]), READY_SECONDS).only()
+    except CounterError as error:
+        raise StoreUnavailable(f"the store does not answer: {error.detail}") from error
+    return json_answer({"status": "ready"})
