@@ -21,6 +21,7 @@ MAX_REPLY = 4 * 1024 * 1024
 _LENGTH = struct.Struct("!I")  # multiprocessing's is signed; a negative length is a huge one here
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(Request)
+_MOST_TOLD = 200
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: a deep unknown field
 
 
@@ -82,7 +83,8 @@ def decode_request(payload: bytes) -> Request:
     try:
         return _requests.decode(payload)
     except _UNREADABLE as error:
-        raise InvalidRequest(f"not a request: {error}") from None
+        # cut, because it repeats a wrong tag or field name as long as the frame
+        raise InvalidRequest(f"not a request: {str(error)[:_MOST_TOLD]}") from None
 
 
 def encode_reply(reply: Reply) -> bytes:
