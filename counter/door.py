@@ -40,6 +40,7 @@ class Door:
         self._home = home
         self._shared = shared
         self._most = _connection_limit()
+        self._short = False  # of descriptors or memory, at the last try
         self._members: set[Connection] = set()
         self._strangers: dict[Connection, None] = {}  # oldest first
         self._keys = Keys(home)
@@ -60,9 +61,11 @@ class Door:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 break
             except OSError as error:  # EMFILE, ENFILE, ENOBUFS, ENOMEM
-                logger.warning("accepting no connection for %.1f s: %s", _PAUSE_SECONDS, error.strerror)
-                self.opens_at = ticks + _PAUSE_SECONDS
+                if not self._short:
+                    logger.warning("accepting no connections for now: %s", error.strerror)
+                self._short, self.opens_at = True, ticks + _PAUSE_SECONDS
                 break
+            self._short = False
             if self._may_come(sock):
                 connection = Connection(sock, ServerHandshake(self._keys.accepted(ticks)), ticks)
                 self._strangers[connection] = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from .connection import Connection
-from .ops import INT64_MAX, Hello, WorkerFigures
+from .fields import INT64_MAX
+from .information import WorkerFigures
+from .ops import Hello
 
 _REMEMBERED = 256
 

@@ -17,7 +17,8 @@ from typing import TypeVar
 import msgspec
 
 from .errors import InvalidRequest
-from .ops import Entry, List, Page, Sort
+from .fields import Sort
+from .ops import Entry, List, Page
 from .table import CounterTable, S
 
 T = TypeVar("T")

@@ -8,81 +8,32 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from .errors import STORE_ERRORS, CounterError, InvalidRequest
+from .fields import (
+    INT64_MAX,
+    MAX_NAME,
+    MAX_OPS,
+    MAX_PAGE,
+    MAX_TTL,
+    Int64,
+    Name,
+    OnBound,
+    ShortText,
+    Sort,
+    Ttl,
+    TtlMode,
+    check_choice,
+    check_condition,
+    check_int,
+    check_name,
+)
+from .information import Information
 
-INT64_MIN = -(2**63)
-INT64_MAX = 2**63 - 1
-MAX_NAME = 250
-"""Longest name, in bytes of UTF-8."""
-MAX_OPS = 10_000
-"""Most ops in one request."""
-MAX_PAGE = 1000
-"""Most counters in one page of a `List`."""
-MAX_TTL = 100 * 366 * 86_400
-"""Longest time to live, in seconds: a hundred years."""
 CALLER_BYTES = 16
-
-Int64 = Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)]
-Ttl = Annotated[int, Meta(ge=1, le=MAX_TTL)]
-Name = Annotated[
-    str, Meta(min_length=1, max_length=MAX_NAME, description="1-250 bytes, no control characters")
-]
-ShortText = Annotated[str, Meta(max_length=64)]
-OnBound = Literal["reject", "clamp"]
-TtlMode = Literal["fixed", "sliding"]
-Sort = Literal["name", "-value", "-updated"]
-
-
-def check_name(name: object, least: int = 1) -> None:
-    """Refuse what is no counter's name.
-
-    Raises:
-        InvalidRequest: not a str of *least* to 250 bytes of UTF-8, or with a control character or surrogate.
-    """
-    if type(name) is not str:
-        raise InvalidRequest(f"a counter's name is a str, not {_kind(name)}")
-    if name.isascii():
-        size = len(name)
-    else:
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            raise InvalidRequest("a counter's name cannot hold surrogates; use valid Unicode") from None
-    if not least <= size <= MAX_NAME:
-        raise InvalidRequest(f"a counter's name has {least} to {MAX_NAME} bytes of UTF-8, not {size}")
-    # isprintable() is the fast way out: it is False for every control character, and for some harmless ones.
-    if not name.isprintable() and any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
-        raise InvalidRequest("a counter's name cannot hold control characters (U+0000-1F, U+007F-9F)")
-
-
-def check_int(field: str, value: object, least: int = INT64_MIN, most: int = INT64_MAX) -> None:
-    """Refuse what is no exact integer from *least* to *most*; True, 1.0 and "1" are none.
-
-    Raises:
-        InvalidRequest: naming *field*.
-    """
-    if type(value) is not int:
-        raise InvalidRequest(f"{field} is an integer, not {_kind(value)}")
-    if not least <= value <= most:
-        raise InvalidRequest(f"{field} goes from {least} to {most}")
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else type(value).__name__
-
-
-def _check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
-    if type(value) is not str or value not in choices:
-        raise InvalidRequest(f"{field} is one of {', '.join(choices)}")
-
-
-def _check_condition(if_version: object) -> None:
-    if if_version is not None and (type(if_version) is not str or not if_version):
-        raise InvalidRequest('if_version is "present", "absent" or a version that the store gave you')
 
 
 def _given(value: object) -> bool:
@@ -97,11 +48,11 @@ def _check_settings(op: Increment | Set) -> None:
     if _given(op.min) and _given(op.max) and op.min > op.max:  # type: ignore[operator]
         raise InvalidRequest("min must not be above max")
     if _given(op.on_bound):
-        _check_choice("on_bound", op.on_bound, ("reject", "clamp"))
+        check_choice("on_bound", op.on_bound, ("reject", "clamp"))
     if _given(op.ttl):
         check_int("ttl (seconds)", op.ttl, 1, MAX_TTL)
     if _given(op.ttl_mode):
-        _check_choice("ttl_mode", op.ttl_mode, ("fixed", "sliding"))
+        check_choice("ttl_mode", op.ttl_mode, ("fixed", "sliding"))
 
 
 class Op(
@@ -155,7 +106,7 @@ class Increment(Op, frozen=True, gc=False):
     def __post_init__(self) -> None:
         check_name(self.name)
         check_int("delta", self.delta)
-        _check_condition(self.if_version)
+        check_condition(self.if_version)
         if not any(map(_given, (self.min, self.max, self.on_bound, self.ttl, self.ttl_mode))):
             return  # the common case costs no more than this line
         _check_settings(self)
@@ -181,7 +132,7 @@ class Set(Op, frozen=True, gc=False):
         check_name(self.name)
         if self.value is not UNSET:
             check_int("value", self.value)
-        _check_condition(self.if_version)
+        check_condition(self.if_version)
         _check_settings(self)
 
 
@@ -195,7 +146,7 @@ class Delete(Op, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         check_name(self.name)
-        _check_condition(self.if_version)
+        check_condition(self.if_version)
 
 
 class List(Op, frozen=True, gc=False):
@@ -208,7 +159,7 @@ class List(Op, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         check_name(self.prefix, least=0)
-        _check_choice("sort", self.sort, ("name", "-value", "-updated"))
+        check_choice("sort", self.sort, ("name", "-value", "-updated"))
         check_int("limit", self.limit, 1, MAX_PAGE)
         if self.cursor is not None and type(self.cursor) is not str:
             raise InvalidRequest("cursor is what the page before gave as next")
@@ -312,46 +263,6 @@ class Page(Struct, frozen=True):
 
     counters: list[Entry]
     next: str | None
-
-
-class Limits(Struct, frozen=True):
-    """What is allowed: bytes, seconds and numbers of things."""
-
-    max_counters: int
-    max_frame: int
-    max_name: int = MAX_NAME
-    max_ops: int = MAX_OPS
-    max_page: int = MAX_PAGE
-
-
-class ManagerFigures(Struct, frozen=True):
-    """The manager process. *uptime* in seconds; *requests* since it started."""
-
-    pid: int
-    uptime: float
-    connections: int
-    requests: int
-
-
-class WorkerFigures(Struct, frozen=True):
-    """A process that said hello and reports what it served."""
-
-    pid: int
-    role: str
-    requests: int
-
-
-class Information(Struct, frozen=True):
-    """The answer to `Info`. *durability* tells what an acknowledgement means."""
-
-    version: str
-    store: str
-    durability: str
-    run: str
-    counters: int
-    limits: Limits
-    manager: ManagerFigures | None = None
-    workers: list[WorkerFigures] = []
 
 
 class Problem(NamedTuple):

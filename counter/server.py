@@ -35,8 +35,9 @@ from .errors import CounterError, InvalidRequest, StoreUnavailable, Unsupported
 from .figures import Figures
 from .handshake import HandshakeFailed
 from .home import Home
+from .information import Information, Limits, ManagerFigures
 from .listing import Job, count, page
-from .ops import Hello, Info, Information, Limits, List, ManagerFigures, Problem, Reply, Report, Request
+from .ops import Hello, Info, List, Problem, Reply, Report, Request
 from .pickles import looks_like_pickle
 from .run import Run
 from .settings import VERSION

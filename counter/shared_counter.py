@@ -7,21 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsInt
 
 from .errors import NotFound, StoreUnavailable
-from .ops import (
-    MAX_PAGE,
-    AnyOp,
-    Delete,
-    Entry,
-    Get,
-    Increment,
-    Info,
-    List,
-    OnBound,
-    Request,
-    Set,
-    TtlMode,
-    check_int,
-)
+from .fields import MAX_PAGE, OnBound, TtlMode, check_int
+from .ops import AnyOp, Delete, Entry, Get, Increment, Info, List, Request, Set
 from .store import Store, open_store
 
 

@@ -107,17 +107,18 @@ def refused(error: CounterError) -> bytes:
 class _Method(NamedTuple):
     ask: Callable[..., StockQuestion]
     usage: str
-    least: int
-    most: int
-    keywords: tuple[str, ...] | None = ()
-    """What can be given by name, in order; None: anything."""
+    parameters: tuple[str, ...] = ()
+    required: int = 0
+    """How many of the parameters must be given, the first ones."""
+    any_name: bool = False
+    """Whether it takes arguments of any name besides."""
 
     def fits(self, call: StockCall) -> bool:
         """Checked here, because Python's own TypeError would name what is ours."""
-        given = len(call.args)
-        if not self.least <= given <= self.most:
+        given, left = self.parameters[: len(call.args)], self.parameters[len(call.args) :]
+        if len(call.args) > len(given) or not set(self.parameters[: self.required]) <= {*given, *call.kwds}:
             return False
-        return self.keywords is None or set(call.kwds) <= set(self.keywords[given - self.least :])
+        return self.any_name or set(call.kwds) <= set(left)
 
 
 def _sealed(shape: Callable[[list[Any]], Any]) -> Callable[[Reply], bytes]:
@@ -158,6 +159,10 @@ def _decrement(name: str, delta: int = 1, *options: Any, **named: Any) -> StockQ
     return _increment(name, negated, *options, **named)
 
 
+def _get(name: str, default: Any = None) -> StockQuestion:  # noqa: ANN401
+    return _on(Get(name), _value, default)
+
+
 def _on(op: AnyOp, shape: Callable[[list[Any]], Any], missing: Any) -> StockQuestion:  # noqa: ANN401
     """As `_ask`, but *missing* is the return value where there is no such counter."""
     found = _sealed(shape)
@@ -193,31 +198,28 @@ def _text() -> StockQuestion:
     return StockQuestion(count, _sealed(lambda results: f"<shared counter of {results[0]} names>"))
 
 
-_OPTIONS = ("min", "max", "on_bound", "ttl", "ttl_mode")
-_STEP = "(name, delta=1, min=None, max=None, on_bound=None, ttl=None, ttl_mode=None)"
+_STEP = ("name", "delta", "min", "max", "on_bound", "ttl", "ttl_mode")
+_STEP_USAGE = "(name, delta=1, min=None, max=None, on_bound=None, ttl=None, ttl_mode=None)"
+_NAME, _VALUE = ("name",), ("name", "value")
 _METHODS = {
-    "increment": _Method(_increment, f"increment{_STEP}", 1, 7, ("delta", *_OPTIONS)),
-    "decrement": _Method(_decrement, f"decrement{_STEP}", 1, 7, ("delta", *_OPTIONS)),
-    "get": _Method(
-        lambda name, default=None: _on(Get(name), _value, default),
-        "get(name, default=None)",
-        1,
-        2,
-        ("default",),
+    "increment": _Method(_increment, f"increment{_STEP_USAGE}", _STEP, 1),
+    "decrement": _Method(_decrement, f"decrement{_STEP_USAGE}", _STEP, 1),
+    "get": _Method(_get, "get(name, default=None)", ("name", "default"), 1),
+    "set": _Method(lambda name, value: _ask(Set(name, value), _value), "set(name, value)", _VALUE, 2),
+    "delete": _Method(lambda name: _ask(Delete(name), _value), "delete(name)", _NAME, 1),
+    "update": _Method(_update, "update(names, **deltas)", ("names",), any_name=True),
+    "keys": _Method(lambda: _listed(lambda entries: [e.name for e in entries]), "keys()"),
+    "items": _Method(lambda: _listed(lambda entries: [(e.name, e.value) for e in entries]), "items()"),
+    "__getitem__": _Method(lambda name: _on(Get(name), _value, 0), "c[name]", _NAME, 1),
+    "__setitem__": _Method(
+        lambda name, value: _ask(Set(name, value), _nothing), "c[name] = value", _VALUE, 2
     ),
-    "set": _Method(lambda name, value: _ask(Set(name, value), _value), "set(name, value)", 2, 2),
-    "delete": _Method(lambda name: _ask(Delete(name), _value), "delete(name)", 1, 1),
-    "update": _Method(_update, "update(names, **deltas)", 0, 1, None),
-    "keys": _Method(lambda: _listed(lambda entries: [e.name for e in entries]), "keys()", 0, 0),
-    "items": _Method(lambda: _listed(lambda entries: [(e.name, e.value) for e in entries]), "items()", 0, 0),
-    "__getitem__": _Method(lambda name: _on(Get(name), _value, 0), "c[name]", 1, 1),
-    "__setitem__": _Method(lambda name, value: _ask(Set(name, value), _nothing), "c[name] = value", 2, 2),
-    "__delitem__": _Method(lambda name: _on(Delete(name), _nothing, None), "del c[name]", 1, 1),
-    "__contains__": _Method(lambda name: _on(Get(name), lambda results: True, False), "name in c", 1, 1),
-    "__len__": _Method(lambda: StockQuestion(count, _sealed(lambda results: results[0])), "len(c)", 0, 0),
-    "__iter__": _Method(lambda: _listed(lambda entries: iter([e.name for e in entries])), "iter(c)", 0, 0),
+    "__delitem__": _Method(lambda name: _on(Delete(name), _nothing, None), "del c[name]", _NAME, 1),
+    "__contains__": _Method(lambda name: _on(Get(name), lambda results: True, False), "name in c", _NAME, 1),
+    "__len__": _Method(lambda: StockQuestion(count, _sealed(lambda results: results[0])), "len(c)"),
+    "__iter__": _Method(lambda: _listed(lambda entries: iter([e.name for e in entries])), "iter(c)"),
 }
 EXPOSED = tuple(_METHODS)
 """What a proxy offers, in an order that stays the same: clients keep a class for each tuple they see."""
 
-_METHODS["__repr__"] = _METHODS["__str__"] = _Method(_text, "str(c)", 0, 0)  # str() of a proxy asks for it
+_METHODS["__repr__"] = _METHODS["__str__"] = _Method(_text, "str(c)")  # str() of a proxy asks for it

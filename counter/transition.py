@@ -8,7 +8,8 @@ from typing import TypeVar
 from msgspec import UNSET, UnsetType
 
 from .errors import InvalidRequest, NotFound, OutOfBounds, VersionMismatch
-from .ops import INT64_MAX, INT64_MIN, Change, CounterOp, Delete, Entry, Get, Increment, Set, TtlMode
+from .fields import INT64_MAX, INT64_MIN, TtlMode
+from .ops import Change, CounterOp, Delete, Entry, Get, Increment, Set
 
 T = TypeVar("T")
 

@@ -17,7 +17,9 @@ from support import COMMAND, clean_environ
 from counter import Change, Entry, Page, connect
 from counter.cli import COMMANDS, main
 from counter.errors import STORE_ERRORS
-from counter.ops import INT64_MAX, INT64_MIN, Information, Problem, Reply
+from counter.fields import INT64_MAX, INT64_MIN
+from counter.information import Information
+from counter.ops import Problem, Reply
 from counter.store import Store
 
 

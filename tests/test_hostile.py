@@ -44,8 +44,9 @@ from support import COMMAND, clean_environ, wait_until
 import counter
 from counter import Get, Increment, Info, List, StoreUnavailable
 from counter.door import HANDSHAKE_SECONDS
+from counter.fields import MAX_OPS
 from counter.handshake import HandshakeFailed
-from counter.ops import MAX_OPS, Hello, Report, Request
+from counter.ops import Hello, Report, Request
 from counter.stores.manager import ManagerStore
 from counter.wire import encode_request, frame
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counter.errors import InvalidRequest
+from counter.fields import INT64_MAX, INT64_MIN
 from counter.listing import SLICE, count, page
-from counter.ops import INT64_MAX, INT64_MIN, Delete, Increment, List, Request, Set
+from counter.ops import Delete, Increment, List, Request, Set
 from counter.table import CounterTable
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)

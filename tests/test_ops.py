@@ -9,11 +9,8 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from counter.errors import InvalidRequest, NotFound, OutOfBounds
+from counter.fields import INT64_MAX, INT64_MIN, MAX_OPS, MAX_TTL, check_name
 from counter.ops import (
-    INT64_MAX,
-    INT64_MIN,
-    MAX_OPS,
-    MAX_TTL,
     RESULT_TYPES,
     AnyOp,
     Batch,
@@ -29,7 +26,6 @@ from counter.ops import (
     Report,
     Request,
     Set,
-    check_name,
 )
 
 GOOD_NAMES = {

@@ -15,9 +15,9 @@ from support import wait_until
 from counter import Get, Increment, Info, List, Request, Set
 from counter.connections import STALLED_SECONDS, Connections
 from counter.door import HANDSHAKE_SECONDS, MAX_STRANGERS, Door
+from counter.fields import MAX_OPS
 from counter.handshake import ClientHandshake
 from counter.home import Home
-from counter.ops import MAX_OPS
 from counter.wire import MAX_REPLY, encode_request, frame
 
 pytestmark = pytest.mark.process

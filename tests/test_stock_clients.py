@@ -18,7 +18,7 @@ from manager_process import start_manager
 from support import start_process
 
 from counter import Get, Increment, Info, Set
-from counter.ops import MAX_OPS
+from counter.fields import MAX_OPS
 
 pytestmark = pytest.mark.process
 

@@ -25,7 +25,8 @@ from counter import (
     SharedCounter,
     VersionMismatch,
 )
-from counter.ops import INT64_MAX, INT64_MIN, MAX_TTL, Change, Page, Problem
+from counter.fields import INT64_MAX, INT64_MIN, MAX_TTL
+from counter.ops import Change, Page, Problem
 from counter.run import Run
 from counter.stores.memory import MemoryStore
 

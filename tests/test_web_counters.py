@@ -4,7 +4,8 @@ import msgspec
 import pytest
 from web_client import Api
 
-from counter.ops import INT64_MAX, INT64_MIN, Change, Entry, Page
+from counter.fields import INT64_MAX, INT64_MIN
+from counter.ops import Change, Entry, Page
 
 LONGEST = "é" * 125
 NAMES = [

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from counter import InvalidRequest, OutcomeUnknown, StoreUnavailable
-from counter.ops import Information, Limits, Reply, Report
+from counter.information import Information, Limits
+from counter.ops import Reply, Report
 from counter.worker import Meter, Worker, load_app, parse_app
 
 APPS = """

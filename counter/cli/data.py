@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import click
 
-from ..ops import MAX_PAGE, Delete, Get, Increment, Info, List, OnBound, Page, Set, Sort, TtlMode
+from ..fields import MAX_PAGE, OnBound, Sort, TtlMode
+from ..ops import Delete, Get, Increment, Info, List, Page, Set
 from . import output
 from .client import Client, Command, data_command
 

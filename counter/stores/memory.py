@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 from ..errors import CounterError, InvalidRequest
+from ..information import Information, Limits
 from ..listing import Job, T, count, page
-from ..ops import Hello, Info, Information, Limits, List, Problem, Reply, Report, Request, Result
+from ..ops import Hello, Info, List, Problem, Reply, Report, Request, Result
 from ..run import Run
 from ..settings import VERSION, number
 from ..store import Store, StoreUrl

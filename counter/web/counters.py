@@ -11,21 +11,8 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 from ..errors import CounterError, InvalidRequest, NotFound, OutcomeUnknown, StoreUnavailable, VersionMismatch
-from ..ops import (
-    INT64_MIN,
-    Batch,
-    Change,
-    CounterOp,
-    Delete,
-    Entry,
-    Get,
-    Increment,
-    List,
-    Problem,
-    Request,
-    Set,
-    check_name,
-)
+from ..fields import INT64_MIN, check_name
+from ..ops import Batch, Change, CounterOp, Delete, Entry, Get, Increment, List, Problem, Request, Set
 from ..problems import document
 from .call import JSON, Answer, Call, Handler, build, by_method, integer, json_answer
 from .conditions import etag, if_version, is_unchanged
