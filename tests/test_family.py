@@ -12,6 +12,8 @@ from support import wait_until
 from counter import InvalidRequest, StoreUnavailable
 from counter.family import PACKAGES, Child, Family, bind, ready_line
 
+pytestmark = pytest.mark.process
+
 LINKED = "import sys\nfrom counter.link import Link\nlink = Link(int(sys.argv[2]))\n"
 READY = LINKED + "link.say_ready('memory')\n"
 FOR_EVER = "import time\ntime.sleep(600)\n"

@@ -74,7 +74,17 @@ def name_of(path):
 
 
 FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-every_module = pytest.mark.parametrize("module", FILES)
+
+
+def every_module(test):
+    """One test that holds for each module; the assertion's message or locals name it."""
+
+    def holds_for_every_module():
+        for module in FILES:
+            test(module)
+
+    holds_for_every_module.__name__ = test.__name__
+    return holds_for_every_module
 
 
 @cache
@@ -155,7 +165,7 @@ def test_a_client_of_the_manager_decides_nothing_itself():
 def test_modules_are_imported_by_name_where_it_is_meant_and_nowhere_else(module):
     text = ast.unparse(tree_of(module))
     loads = any(word in text for word in ("import_module", "__import__", "resolve_name", "exec_module"))
-    assert not loads or module in LOADERS
+    assert not loads or module in LOADERS, module
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
@@ -195,7 +205,7 @@ def test_nothing_in_the_package_reads_a_pickle_that_could_hold_code(module):
 @every_module
 def test_a_file_is_short_enough_to_be_read(module):
     lines = len(FILES[module].read_text().splitlines())
-    assert lines <= MOST_LINES
+    assert lines <= MOST_LINES, module
 
 
 @every_module
@@ -204,7 +214,7 @@ def test_a_function_is_short_enough_to_be_seen_at_once(module):
         n for n in ast.walk(tree_of(module)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     lengths = {function.name: function.end_lineno - function.lineno + 1 for function in functions}
-    assert {name: lines for name, lines in lengths.items() if lines > MOST_FUNCTION_LINES} == {}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_FUNCTION_LINES} == {}, module
 
 
 def run(code):

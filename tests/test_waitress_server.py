@@ -12,6 +12,8 @@ from support import wait_until
 
 from counter.waitress_server import WaitressServer
 
+pytestmark = pytest.mark.process  # real sockets and threads
+
 THREADS = 2
 
 
