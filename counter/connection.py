@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 
 from .handshake import MAX_HANDSHAKE_FRAME, ServerHandshake
@@ -46,6 +47,13 @@ class Connection:
     def blocked(self) -> bool:
         """Whether its next request has to wait."""
         return self.working or self.closing or bool(self._unsent)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the peer has left, which nobody would see while nothing is read from it."""
+        hangup = select.poll()
+        hangup.register(self.sock, 0)  # a hangup is told also to those who ask for nothing
+        return bool(hangup.poll(0))
 
     def receive(self) -> None:
         """Read once, into `frames`.

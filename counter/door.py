@@ -147,9 +147,11 @@ class Keys:
 
 
 def _connection_limit() -> int:
-    """Raise the limit of open files as far as allowed, and leave some for ourselves."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard == resource.RLIM_INFINITY:
-        return MAX_CONNECTIONS
-    return max(1, min(MAX_CONNECTIONS, hard - _RESERVED_FILES))
+    """Raise the limit of open files to what is needed, as far as allowed, and leave some for ourselves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = MAX_CONNECTIONS + _RESERVED_FILES
+    if hard != resource.RLIM_INFINITY:
+        files = min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:  # macOS refuses to raise it to infinity
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return max(1, files - _RESERVED_FILES)

@@ -31,7 +31,7 @@ from .fields import (
     check_int,
     check_name,
 )
-from .information import Information
+from .information import Information, Limits
 
 CALLER_BYTES = 16
 
@@ -170,7 +170,7 @@ class Info(Op, frozen=True, gc=False):
 
 
 class Hello(Op, frozen=True, gc=False):
-    """A client's first frame on a connection: who it is."""
+    """A client's first frame on a connection: who it is. It is told the `Limits`."""
 
     role: ShortText
     pid: Int64
@@ -277,16 +277,16 @@ class Problem(NamedTuple):
     op_index: int | None = None
 
     @classmethod
-    def of(cls, error: CounterError, op_index: int | None = None) -> Problem:
+    def of(cls, error: CounterError) -> Problem:
         """What stands for *error*."""
-        return cls(error.code, error.detail, error.current, op_index)
+        return cls(error.code, error.detail, error.current, error.index)
 
     def error(self) -> CounterError:
         """The exception that it stands for."""
         return STORE_ERRORS.get(self.code, CounterError)(self.detail, self.current, self.op_index)
 
 
-Result = Entry | Change | Page | Information | Problem | None
+Result = Entry | Change | Page | Information | Limits | Problem | None
 
 RESULT_TYPES: dict[type[Op], Any] = {
     Get: Entry,
@@ -295,7 +295,7 @@ RESULT_TYPES: dict[type[Op], Any] = {
     Delete: Change,
     List: Page,
     Info: Information,
-    Hello: None,
+    Hello: Limits,
     Report: None,
 }
 """What each op is answered with when it succeeds; None: nothing to tell."""

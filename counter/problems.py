@@ -32,7 +32,8 @@ ADVICE = {
     "method-not-allowed": "The Allow header lists the methods of this address; a GET never changes anything.",
     "too-large": "Send less, or cut it into several requests; /v1/info tells the limits.",
     "media-type": "Send JSON and say so: Content-Type: application/json. With curl that is --json.",
-    "host-not-allowed": "Ask by IP address or as localhost, or add the name to COUNTER_ALLOW_HOSTS.",
+    "host-not-allowed": "Ask by IP address or as localhost, or allow the name: --allow-host NAME, or "
+    "COUNTER_ALLOW_HOSTS.",
     "overloaded": "Nothing was applied: repeat it, after as many seconds as Retry-After says.",
     "internal": "This is our mistake; the log of the server says more.",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Collection, Hashable, Iterator
 from typing import Generic, TypeVar
 
@@ -15,8 +14,7 @@ class Schedule(Generic[K]):
     def __init__(self) -> None:
         self._second_of: dict[K, int] = {}
         self._buckets: dict[int, set[K]] = {}
-        self._seconds: list[int] = []  # a heap of every second in _queued, also where the bucket has gone
-        self._queued: set[int] = set()
+        self._first = 0  # no key ends earlier
 
     def __len__(self) -> int:
         return len(self._second_of)
@@ -30,9 +28,7 @@ class Schedule(Generic[K]):
             self._leave(key, before)
         self._second_of[key] = second
         self._buckets.setdefault(second, set()).add(key)
-        if second not in self._queued:
-            self._queued.add(second)
-            heapq.heappush(self._seconds, second)
+        self._first = min(self._first, second)
 
     def drop(self, key: K) -> None:
         """Forget *key*, if it is there."""
@@ -48,8 +44,6 @@ class Schedule(Generic[K]):
 
     def due(self, second: int) -> Iterator[K]:
         """The keys that end at *second* or earlier; they stay. Take them before the schedule changes."""
-        while self._seconds and self._seconds[0] <= second and self._seconds[0] not in self._buckets:
-            self._queued.discard(heapq.heappop(self._seconds))
         for each in self._seconds_until(second):
             yield from self.at(each)
 
@@ -61,10 +55,12 @@ class Schedule(Generic[K]):
         """How many keys end at *second* or earlier."""
         return sum(len(self.at(each)) for each in self._seconds_until(second))
 
-    def _seconds_until(self, second: int) -> Iterator[int]:
-        places = [0]
-        while places:  # down the heap, only where it can still hold a due second
-            place = places.pop()
-            if place < len(self._seconds) and self._seconds[place] <= second:
-                yield self._seconds[place]
-                places += (2 * place + 1, 2 * place + 2)
+    def _seconds_until(self, second: int) -> list[int]:
+        """Those with keys, up to *second*: looked for second by second from the last time on, or in all."""
+        since = range(self._first, second + 1)
+        if len(since) <= len(self._buckets):
+            found = [each for each in since if each in self._buckets]
+        else:
+            found = [each for each in self._buckets if each <= second]
+        self._first = max(self._first, min(found, default=second + 1))
+        return found

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .errors import InvalidRequest
 
 VERSION = "0.1.0"
+ALLOW_HOSTS = "COUNTER_ALLOW_HOSTS"
+
+_HOST_NAME = re.compile(r"[a-z0-9._-]+")
 
 
 class Setting(NamedTuple):
@@ -76,3 +80,23 @@ def number(name: str, environ: Mapping[str, str] | None = None) -> int | float:
     setting = SETTINGS[name]
     text = (os.environ if environ is None else environ).get(setting.variable)
     return setting.default if text is None else setting.parse(text)
+
+
+def host_names(given: str | Iterable[object], source: str = ALLOW_HOSTS) -> frozenset[str]:
+    """The names in *given*, as they are compared with a `Host`.
+
+    Args:
+        given: names, or one text in which commas or white space are between them.
+        source: where, for the error.
+
+    Raises:
+        InvalidRequest: one is no name.
+    """
+    given = re.split(r"[\s,]+", given) if isinstance(given, str) else given
+    names = frozenset(str(name).lower().rstrip(".") for name in given if name)
+    for name in names:
+        if not _HOST_NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"{source} takes names such as counters.example.org, without port: not {name!r}"
+            )
+    return names

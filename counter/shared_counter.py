@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsInt
 
-from .errors import NotFound, StoreUnavailable
-from .fields import MAX_PAGE, OnBound, TtlMode, check_int
-from .ops import AnyOp, Delete, Entry, Get, Increment, Info, List, Request, Set
+from .errors import CounterError, NotFound, OutcomeUnknown
+from .fields import MAX_PAGE, OnBound, Sort, TtlMode, check_int
+from .ops import AnyOp, Delete, Entry, Get, Increment, Info, List, Page, Request, Set
 from .store import Store, open_store
 
 
@@ -183,7 +184,9 @@ class SharedCounter:
             return
         try:
             self.increment(name, delta)
-        except StoreUnavailable:  # nothing was applied: assigning it again sends it again
+        except OutcomeUnknown:
+            raise
+        except CounterError:  # nothing was applied: assigning it again sends it again
             value.give_back(delta)
             raise
 
@@ -202,11 +205,35 @@ class SharedCounter:
 
     def __iter__(self) -> Iterator[str]:
         """The names in order, fetched in pages."""
-        cursor = None
+        return (entry.name for entry in self._entries("name"))
+
+    def keys(self) -> list[str]:
+        """The names in order; with it ``dict(counters)`` works, a round trip for each of them."""
+        return list(self)
+
+    def values(self) -> list[int]:
+        """The values in the order of the names; no snapshot, as they are fetched in pages."""
+        return [entry.value for entry in self._entries("name")]
+
+    def items(self) -> list[tuple[str, int]]:
+        """Names and values in the order of the names; no snapshot, as they are fetched in pages."""
+        return [(entry.name, entry.value) for entry in self._entries("name")]
+
+    def most_common(self, n: int | None = None) -> list[tuple[str, int]]:
+        """The *n* greatest counters (None: all), the greatest first, equal ones by name; no snapshot."""
+        found = itertools.islice(self._entries("-value", n), n)
+        return [(entry.name, entry.value) for entry in found]
+
+    def total(self) -> int:
+        """The sum of all values; no snapshot."""
+        return sum(self.values())
+
+    def _entries(self, sort: Sort, most: int | None = None) -> Iterator[Entry]:
+        """The counters, fetched in pages; none longer than *most*."""
+        limit, cursor = MAX_PAGE if most is None else max(1, min(most, MAX_PAGE)), None
         while True:
-            page = self._only(List(limit=MAX_PAGE, cursor=cursor))
-            for entry in page.counters:
-                yield entry.name
+            page: Page = self._only(List(sort=sort, limit=limit, cursor=cursor))
+            yield from page.counters
             if page.next is None:
                 return
             cursor = page.next
@@ -216,6 +243,9 @@ class SharedCounter:
 
     def _execute(self, ops: list[AnyOp], timeout: float | None = None) -> list[Any]:
         return list(self.store.execute(Request(ops), timeout).unwrap())
+
+
+Mapping.register(SharedCounter)  # so that collections.Counter(counters) and `update` take the values, too
 
 
 def connect(url: str | None = None) -> SharedCounter:

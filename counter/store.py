@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import threading
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -92,7 +91,6 @@ class StoreUrl(NamedTuple):
 
 
 _open: dict[str, Store] = {}
-_opening = threading.Lock()
 
 
 def open_store(url: str | None = None) -> Store:
@@ -104,16 +102,15 @@ def open_store(url: str | None = None) -> Store:
         InvalidRequest: no store's URL.
     """
     url = url if url is not None else os.environ.get("COUNTER_URL") or "counter://"
-    with _opening:
-        store = _open.get(url)
-        if store is None:
-            store = _open[url] = _make(StoreUrl.parse(url))
+    store = _open.get(url)
+    if store is None:  # no lock, which a fork or a signal's handler could find held for ever
+        store = _open.setdefault(url, _make(StoreUrl.parse(url)))
     return store
 
 
 def _make(url: StoreUrl) -> Store:
     target = STORES.get(url.scheme)
-    if target is None:
+    if target is None or not url.url.startswith(f"{url.scheme}://"):
         schemes = ", ".join(f"{scheme}://" for scheme in STORES)
         raise InvalidRequest(f"{url.url!r} is no store's URL; known: {schemes}")
     module, _, name = target.partition(":")

@@ -241,4 +241,4 @@ class Turn(Generic[S]):
 
 
 def _refused(error: CounterError) -> Reply:
-    return Reply([], Problem.of(error, error.index))
+    return Reply([], Problem.of(error))

@@ -1,4 +1,4 @@
-"""waitress on one socket, and two things it lacks: a limit on what is in flight, an end that loses nothing.
+"""waitress on one socket, and what it lacks: a limit on what is in flight, an end that loses nothing.
 
 **The limit.** More than twice as many connections with a request in flight as there are threads: the next is
 answered 503 by the loop itself, without waiting for a thread. Connections are counted, not requests: each
@@ -7,6 +7,8 @@ has one at a time, and a client that has its answer may send again before the th
 **The end.** `stop` closes the door: no more connections are accepted, each answer says `Connection: close`,
 and a request that is half read, queued or running is finished. A connection without one is kept for
 another moment, because its client may be sending just now.
+
+And where a request's body ends must be plain: see `Parser`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore  # type: ignore[import-untyped]
 from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
+from waitress.parser import HTTPRequestParser, ParsingError  # type: ignore[import-untyped]
 from waitress.server import create_server  # type: ignore[import-untyped]
 from waitress.task import ThreadedTaskDispatcher, WSGITask  # type: ignore[import-untyped]
 
@@ -81,6 +84,24 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
                 del self._in_flight[channel]
 
 
+class Parser(HTTPRequestParser):  # type: ignore[misc]
+    """What a client sends, read; refused where a server in front of us could see another end of the body.
+
+    waitress takes the chunks where there is a Content-Length too, and neither with HTTP/1.0, so that the body
+    would be read as the next request (RFC 9112, 6.1 and 11.2).
+    """
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """As waitress does, which takes Transfer-Encoding away where it follows it.
+
+        Raises:
+            ParsingError: the end of the body can be read in two ways.
+        """
+        super().parse_header(header_plus)
+        if "TRANSFER_ENCODING" in self.headers or (self.chunked and "CONTENT_LENGTH" in self.headers):
+            raise ParsingError("Send a Content-Length, or with HTTP/1.1 Transfer-Encoding, but not both")
+
+
 class Task(WSGITask):  # type: ignore[misc]
     """A request that the app answers."""
 
@@ -95,6 +116,7 @@ class Task(WSGITask):  # type: ignore[misc]
 class Channel(HTTPChannel):  # type: ignore[misc]
     """A client's connection."""
 
+    parser_class = Parser
     task_class = Task
     _turned_away = False
 

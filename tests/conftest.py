@@ -1,5 +1,6 @@
 """Fixtures of all tests; `stores.py` says which stores there are."""
 
+import gc
 import os
 
 import hypothesis
@@ -8,7 +9,7 @@ from stores import STORES
 
 from counter import Delete, List, Request, SharedCounter
 
-hypothesis.settings.register_profile("home", deadline=None, max_examples=60, database=None)
+hypothesis.settings.register_profile("home", deadline=None, max_examples=30, database=None)
 hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("home"), derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "home")
 
@@ -46,3 +47,9 @@ def small_store(request, tmp_path):
     """Each store in turn, with room for three counters."""
     with request.param(tmp_path, max_counters=3) as store:
         yield store
+
+
+def pytest_collection_finish(session):
+    """Thousands of tests live as long as the run: keep them out of every garbage collection."""
+    gc.collect()
+    gc.freeze()

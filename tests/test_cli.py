@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 
 import click
 import msgspec
@@ -21,6 +22,9 @@ from counter.fields import INT64_MAX, INT64_MIN
 from counter.information import Information
 from counter.ops import Problem, Reply
 from counter.store import Store
+
+FULL = Path("/dev/full")
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no file that is always full")
 
 
 class Terminal:
@@ -331,6 +335,7 @@ def counter(*args, **options):
     return subprocess.run([*COMMAND, *args], capture_output=True, text=True, env=environ, **options)
 
 
+@pytest.mark.process
 def test_a_command_on_counters_loads_no_web_server():
     code = "import sys; from counter.cli import main; sys.argv[1:] = ['incr', 'x']; main()"
     result = subprocess.run(
@@ -345,10 +350,12 @@ def test_a_command_on_counters_loads_no_web_server():
     assert loaded.isdisjoint({"flask", "waitress", "werkzeug", "prometheus_client", "multiprocessing"})
 
 
+@pytest.mark.process
 def test_the_version_is_told():
     assert counter("--version").stdout == "counter 0.1.0\n"
 
 
+@pytest.mark.process
 def test_without_a_manager_it_says_what_to_do_and_exits_3(tmp_path):
     result = subprocess.run(
         [*COMMAND, "ping", "--home", tmp_path / "home"], capture_output=True, text=True, env=clean_environ()
@@ -357,6 +364,7 @@ def test_without_a_manager_it_says_what_to_do_and_exits_3(tmp_path):
     assert result.stderr.startswith("counter: no manager is running in ") and result.stderr.count("\n") == 1
 
 
+@pytest.mark.process
 def test_a_closed_pipe_ends_it_without_a_word():
     read, write = os.pipe()
     os.close(read)
@@ -368,6 +376,7 @@ def test_a_closed_pipe_ends_it_without_a_word():
     assert process.returncode != 0
 
 
+@pytest.mark.process
 def test_ctrl_c_ends_it_without_a_word():
     code = """if True:
         import os, signal
@@ -382,6 +391,7 @@ def test_ctrl_c_ends_it_without_a_word():
     assert (process.returncode, process.stdout, process.stderr.strip()) == (128 + signal.SIGINT, "", "")
 
 
+@pytest.mark.process
 def test_any_name_can_be_printed_in_any_locale():
     code = """if True:
         from counter import connect
@@ -395,6 +405,52 @@ def test_any_name_can_be_printed_in_any_locale():
     assert process.stdout.decode().startswith("über\t1\t")
 
 
+@pytest.mark.process
+@needs_full
+@pytest.mark.parametrize("args", ["incr x", "list", "get x --json", "info", "ping"])
+def test_an_answer_that_cannot_be_written_is_not_taken_for_a_refusal(args):
+    code = f"""if True:
+        from counter import connect
+        from counter.cli import main
+        connect("memory://").increment("x")
+        main({args!r}.split() + ["--url", "memory://"])
+    """
+    environ = clean_environ(PYTHONUNBUFFERED="")
+    with FULL.open("wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, env=environ
+        )
+    assert process.returncode == 4
+    assert process.stderr == (
+        "counter: it is done, but the answer cannot be written: No space left on device\n"
+    )
+
+
+@pytest.mark.process
+@needs_full
+def test_a_complaint_that_cannot_be_written_leaves_the_exit_code():
+    environ = clean_environ(PYTHONUNBUFFERED="")
+    with FULL.open("wb") as full:
+        process = subprocess.run([*COMMAND, "get", "x", "--url", "memory://"], stderr=full, env=environ)
+    assert process.returncode == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("args", ["run", "get x --home here"])
+def test_a_current_folder_that_is_gone_is_said(tmp_path, args):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    process = subprocess.run(
+        ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', gone, *COMMAND, *args.split()],
+        capture_output=True,
+        text=True,
+        env=clean_environ(COUNTER_HOME=str(tmp_path / "home")),
+    )
+    assert process.returncode == 3
+    assert process.stderr == "counter: the current folder is gone; change to another one\n"
+
+
+@pytest.mark.process
 def test_on_a_terminal_the_columns_are_aligned():
     code = """if True:
         from counter import connect

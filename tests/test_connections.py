@@ -245,6 +245,17 @@ def test_frames_are_given_one_at_a_time_and_in_order(party):
     assert [peer.receive() for _ in range(3)] == [b"answer one", b"answer two", b"answer three"]
 
 
+def test_a_frame_that_is_ready_is_not_lost_to_the_next_one(party):
+    peer, connection = party.welcome()
+    peer.send(b"one", b"two")
+    party.wait()
+    party.connections.go_on(connection)
+    assert party.taken() == [b"one"]
+    party.connections.go_on(connection)
+    party.connections.go_on(connection)
+    assert party.taken() == [b"two"]
+
+
 def test_a_frame_that_is_not_whole_yet_is_not_ready(party):
     peer, _ = party.welcome()
     whole = frame(b"payload")

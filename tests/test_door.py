@@ -202,15 +202,27 @@ def test_out_of_descriptors_it_closes_for_a_moment(door, caplog):
 # The limit of open files
 
 
+ENDLESS = resource.RLIM_INFINITY
+
+
 @pytest.mark.parametrize(
-    ("hard", "most"), [(64, 32), (1024, 992), (4096, 1024), (resource.RLIM_INFINITY, 1024), (20, 1)]
+    ("soft", "hard", "raised_to", "most"),
+    [
+        (32, 64, 64, 32),
+        (256, 1024, 1024, 992),
+        (1024, 4096, 1056, 1024),
+        (256, ENDLESS, 1056, 1024),
+        (4096, 4096, None, 1024),
+        (ENDLESS, ENDLESS, None, 1024),
+        (20, 20, None, 1),
+    ],
 )
-def test_the_limit_of_open_files_is_raised_and_some_are_kept(monkeypatch, hard, most):
+def test_the_limit_of_open_files_is_raised_and_some_are_kept(monkeypatch, soft, hard, raised_to, most):
     limits = []
-    monkeypatch.setattr(door_module.resource, "getrlimit", lambda which: (32, hard))
+    monkeypatch.setattr(door_module.resource, "getrlimit", lambda which: (soft, hard))
     monkeypatch.setattr(door_module.resource, "setrlimit", lambda which, both: limits.append(both))
     assert door_module._connection_limit() == most
-    assert limits == [(hard, hard)]
+    assert limits == ([] if raised_to is None else [(raised_to, hard)])
 
 
 # Keys

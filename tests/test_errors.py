@@ -106,7 +106,7 @@ def test_every_error_survives_copying_and_pickling_with_its_data(kind, travel):
 @pytest.mark.parametrize("kind", STORE_ERRORS.values(), ids=STORE_ERRORS)
 def test_every_store_error_travels_as_a_problem_and_comes_back_the_same(kind):
     error = kind("why", ENTRY, 3)
-    problem = Problem.of(error, error.index)
+    problem = Problem.of(error)
     assert problem == (kind.code, "why", ENTRY, 3)
     back = problem.error()
     assert type(back) is kind

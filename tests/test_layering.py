@@ -104,8 +104,13 @@ def running_nodes(node):
         yield from running_nodes(child)
 
 
+@cache
 def imports_of(module):
     """The dotted names that *module* imports; those of this package begin with `counter`."""
+    return [*find_imports(module)]
+
+
+def find_imports(module):
     for node in running_nodes(tree_of(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

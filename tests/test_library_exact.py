@@ -145,7 +145,7 @@ def test_callers_are_not_inherited(url):
 
     def callers():
         counters.increment("callers")
-        return [slot._caller for slot in counters.store._pool()._slots]
+        return [slot._caller for slot in counters.store._pool()._idle]
 
     with forked(callers) as one, forked(callers) as two:
         found = [*callers(), *one(), *two()]
@@ -180,6 +180,26 @@ def test_a_fork_in_another_threads_mid_call_disturbs_neither(url):
         for thread in crowd:
             thread.join(60)
     assert sorted(values) == list(range(1, len(values) + 1))
+
+
+def test_a_child_that_never_calls_keeps_none_of_its_parents_connections_open(url, manager):
+    counters = counter.connect(url)
+    with contextlib.closing(manager.store(60.0)) as watcher:
+
+        def connections():
+            return watcher.execute(counter.Request([counter.Info()])).only().manager.connections
+
+        before = connections()
+        in_threads(lambda: incremented(counters, "idle", 20), 3)
+        assert connections() > before
+        reader, writer = os.pipe()
+        with forked(lambda: os.read(reader, 1)) as result:
+            counters.store.close()
+            wait_until(lambda: connections() == before)
+            os.write(writer, b"!")  # only now does the child end
+            assert result() == b"!"
+        os.close(reader)
+        os.close(writer)
 
 
 def test_a_fork_of_a_fork_counts_on(url):

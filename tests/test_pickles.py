@@ -509,7 +509,7 @@ def agrees_with_the_standard_reader(frame):
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_are_read_or_refused(body):
     loads_or_none(body)
     for protocol in PROTOCOLS:
@@ -517,7 +517,7 @@ def test_any_bytes_are_read_or_refused(body):
 
 
 @given(st.lists(st.sampled_from(READ_BYTES) | st.integers(0, 3), max_size=60).map(bytes))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_row_of_opcodes_is_read_or_refused(body):
     agrees_with_the_standard_reader(proto4(body))
     agrees_with_the_standard_reader(proto4(body, b"."))

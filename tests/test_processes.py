@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import COMMAND, clean_environ, start_process, wait_until
+from support import COMMAND, clean_environ, free_port, start_process, wait_until
 
 import counter
 
@@ -317,7 +317,7 @@ def on_a_terminal(place):
             stdout=stdout,
             stderr=far,
             cwd=place.folder,
-            env=clean_environ(PYTHONPATH=str(REPOSITORY)),
+            env=clean_environ(PYTHONPATH=str(REPOSITORY), PYTHONUNBUFFERED=""),
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
@@ -560,6 +560,7 @@ def test_workers_report_what_they_served(place):
         (["run", "--bind", "no such host", "--port", "0"], "--bind no such host"),
         (["run", "--durability", "always"], "only memory"),
         (["run", "--threads", "0"], "--threads is a number from 1"),
+        (["run", "--allow-host", "a.example", "--allow-host", "b:80"], "--allow-host takes names"),
         (["run", "--max-frame", "many"], "--max-frame is a number"),
         (["run", "app:app", "--workers", "0"], "--workers"),
         (["manager", "--durability", "everysec"], "only memory"),
@@ -574,6 +575,43 @@ def test_wrong_usage_is_told_with_exit_code_2(place, args, why):
         assert why in process.stderr
         assert "Traceback" not in process.stderr
         assert process.stdout == ""
+
+
+def test_wrong_names_of_hosts_in_the_environment_are_told_before_anything_is_started(place):
+    environ = {"COUNTER_ALLOW_HOSTS": "http://a.example/"}
+    with place.start("run", "--port", "0", ready=False, environ=environ) as process:
+        assert process.wait() == 2
+        assert process.stderr.startswith("counter: COUNTER_ALLOW_HOSTS takes names")
+        assert process.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_what_an_app_prints_goes_nowhere_else_where_the_standard_files_are_closed(place, closed):
+    """The numbers 0 to 2 would be those of the lock and of sockets."""
+    place.write(
+        "import os\n"
+        "def app(environ, start_response):\n"
+        "    print('hello', flush=True)\n"
+        "    os.write(1, b'hello')\n"
+        "    os.write(2, b'hello')\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b' '.join(os.readlink(f'/proc/self/fd/{n}').encode() for n in range(3))]\n"
+    )
+    port = str(free_port())
+    command = f'exec "$@" {closed}'
+    options = ("app:app", "--port", port, "--workers", "1")
+    with place.start("run", *options, program=["sh", "-c", command, "sh", *COMMAND], ready=False) as process:
+        wait_until(lambda: answers(f"127.0.0.1:{port}"))
+        assert get(f"127.0.0.1:{port}") == "/dev/null /dev/null /dev/null"
+        assert (place.home / "supervisor").read_text().strip() == str(process.pid)
+        assert place.stop().returncode == 0
+        assert process.wait() == 0
+
+
+def answers(where):
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return get(where)
+    return None
 
 
 def test_everyone_may_be_let_in_on_purpose(place):

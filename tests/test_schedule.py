@@ -1,5 +1,7 @@
 """A schedule tells what ends when; a dict and a scan over it would tell the same."""
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,4 +58,16 @@ def test_a_key_that_moves_often_leaves_nothing_behind():
     assert schedule.count_due(9_998) == 0
     assert list(schedule.due(9_998)) == []
     assert list(schedule.due(9_999)) == ["a"]
-    assert len(schedule._seconds) == len(schedule._queued) == 1
+
+
+def test_moving_a_key_into_the_far_future_and_back_costs_no_memory():
+    schedule = Schedule()
+    schedule.put("a", 0)
+    tracemalloc.start()
+    try:
+        for step in range(10_000):
+            schedule.put("a", 10**9 - 1000 * step)
+        kept, _most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 10_000

@@ -466,6 +466,15 @@ def test_a_repetition_gets_the_same_bytes_whoever_brings_it(house):
     assert value_of(first.ask(Get("a"))) == 6
 
 
+def test_a_request_and_its_repetition_in_one_turn_are_one(house):
+    first, again = house.client(), house.client()
+    for client in (first, again):
+        client.say(Increment("a"), caller=ANNA, seq=1)
+    house.turn()
+    assert first.receive() == again.receive() is not None
+    assert value_of(first.ask(Get("a"))) == 1
+
+
 def test_a_refusal_is_repeated_too(house):
     client = house.client()
     client.ask(Set("a", 1, max=1))
@@ -572,6 +581,26 @@ def test_a_frame_that_is_no_request_is_answered_and_the_connection_goes_on(house
     house.turn()
     assert client.reply().problem.code == "invalid-request"
     assert value_of(client.ask(Increment("a"))) == 1
+
+
+def test_what_a_client_says_without_waiting_is_heard_in_order(house):
+    """The rest of its handshake and two requests in one piece; each step has a turn of its own."""
+    client = Client.__new__(Client)
+    client.house, client.frames = house, Frames(2**31)
+    client.sock = house.home.connect(time.monotonic() + 10)
+    client.sock.setblocking(False)
+    house.clients.append(client)
+    house.turn()
+    handshake = ClientHandshake(house.home.read_key())
+    (proof,) = handshake.receive(client.receive())
+    (challenge,) = handshake.receive(b"#WELCOME#")
+    requests = [encode_request(Request([Increment("a", delta)])) for delta in (1, 10)]
+    client.sock.sendall(b"".join(map(frame, [proof, challenge, b"#WELCOME#", *requests])))
+    house.turns()
+    assert client.receive() == b"#WELCOME#"
+    assert handshake.receive(client.receive()) == [b"#WELCOME#"]
+    client.asked = [Increment("a")]
+    assert [value_of(client.reply()) for _ in range(2)] == [1, 11]
 
 
 def test_who_hangs_up_in_mid_question_disturbs_nobody(house):

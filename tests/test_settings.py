@@ -3,7 +3,7 @@
 import pytest
 
 from counter.errors import InvalidRequest
-from counter.settings import SETTINGS, VERSION, number
+from counter.settings import SETTINGS, VERSION, host_names, number
 
 CONTRACT = {  # name: (flag, default)
     "max_counters": ("--max-counters", 1_000_000),
@@ -75,6 +75,21 @@ def test_the_environment_comes_before_the_default(monkeypatch):
     assert number("threads", {"COUNTER_THREADS": "5"}) == 5
     with pytest.raises(InvalidRequest, match="COUNTER_THREADS"):
         number("threads", {"COUNTER_THREADS": "0"})
+
+
+@pytest.mark.parametrize(
+    "given", ["A.example., b.example", "a.example\nb.example,", ["a.example", "B.example"]]
+)
+def test_names_of_hosts_are_a_list_or_one_text(given):
+    assert host_names(given) == {"a.example", "b.example"}
+    assert host_names("") == frozenset()
+
+
+def test_what_is_no_name_of_a_host_is_refused_with_where_it_was_said():
+    with pytest.raises(InvalidRequest, match=r"--allow-host takes names .* not 'a:80'"):
+        host_names(["a:80"], "--allow-host")
+    with pytest.raises(InvalidRequest, match="COUNTER_ALLOW_HOSTS takes names"):
+        host_names("http://a/")
 
 
 def test_the_version_is_one():

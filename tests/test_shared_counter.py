@@ -12,6 +12,7 @@ from msgspec import UNSET
 from counter import (
     Increment,
     InvalidRequest,
+    List,
     NotFound,
     OutOfBounds,
     Reply,
@@ -288,6 +289,18 @@ def test_a_delta_that_was_not_applied_is_sent_again_when_it_is_assigned_again(mo
     assert counters["a"] == 12
 
 
+def test_a_delta_that_was_refused_is_sent_again_when_it_is_assigned_again(counters):
+    counters.set("a", 1, max=1)
+    reading = counters["a"]
+    reading += 1
+    with pytest.raises(OutOfBounds):
+        counters["a"] = reading
+    counters.set("a", 1, max=None)
+    counters.increment("a", 10)
+    counters["a"] = reading
+    assert counters["a"] == 12
+
+
 def test_assigned_to_another_store_it_is_a_plain_number(counters):
     other = SharedCounter(MemoryStore())
     other["a"], counters["a"] = 100, 5
@@ -399,6 +412,44 @@ def test_a_reading_is_taken_where_a_number_is(counters):
     counters.update({"b": counters["a"]})
     assert counters["b"] == 10
     assert type(counters.set("b", counters["a"])) is int
+
+
+# -- all of them
+
+
+def test_all_counters_are_given_as_a_counter_gives_them(counters):
+    model = collections.Counter({"ab": 3, "cd": -5, "e": 3, "f": 9})
+    counters.update(model)
+    assert counters.keys() == sorted(model)
+    assert counters.items() == sorted(model.items())
+    assert counters.values() == [model[name] for name in sorted(model)]
+    assert dict(counters) == collections.Counter(counters) == model
+    assert counters.total() == model.total()
+    assert counters.most_common() == model.most_common() == [("f", 9), ("ab", 3), ("e", 3), ("cd", -5)]
+    for most in range(6):
+        assert counters.most_common(most) == model.most_common(most)
+
+
+def test_of_no_counters_there_is_nothing_to_give(counters):
+    assert (counters.keys(), counters.values(), counters.items()) == ([], [], [])
+    assert (counters.most_common(), counters.most_common(3), counters.total()) == ([], [], 0)
+
+
+def test_the_counts_of_other_counters_can_be_added(counters):
+    counters.update({"a": 3, "b": 4})
+    other = SharedCounter(MemoryStore())
+    other.update(a=10)
+    other.update(counters)
+    assert other.items() == [("a", 13), ("b", 4)]
+
+
+def test_more_than_a_page_of_counters_is_given_and_a_few_cost_one_short_page(recorded, recorder):
+    recorded.update({f"n{number:04}": number for number in range(2500)})
+    recorder.asked.clear()
+    assert recorded.most_common(2) == [("n2499", 2499), ("n2498", 2498)]
+    assert recorder.asked == [[List(sort="-value", limit=2)]]
+    assert recorded.total() == sum(range(2500))
+    assert [value for _name, value in recorded.most_common(1001)] == [*range(2499, 1498, -1)]
 
 
 # -- failures are never values

@@ -95,6 +95,13 @@ def test_increment_and_decrement_take_the_options_of_an_increment(proxy):
     assert proxy.table.entries["c"].ttl_mode == "fixed"
 
 
+def test_arguments_can_be_given_by_name(proxy):
+    assert proxy("increment", name="a", delta=5) == 5
+    assert proxy("set", value=3, name="a") == 3
+    assert proxy("get", name="b", default=7) == 7
+    assert proxy("delete", name="a") == 3
+
+
 def test_get_of_a_missing_counter_is_the_default_and_creates_nothing(proxy):
     assert proxy("get", "a") is None
     assert proxy("get", "a", 7) == 7

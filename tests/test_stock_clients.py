@@ -5,6 +5,7 @@ COUNTER_TEST_PYTHONS names.
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ print(json.dumps([c.increment("together") for _ in range(int(sys.argv[2]))]))
 """
 
 
+@functools.cache
 def pythons():
     """The interpreters that really start, by version: what is on PATH may be a shim for something else."""
     named = os.environ.get("COUNTER_TEST_PYTHONS", "").split(os.pathsep)
@@ -52,8 +54,12 @@ def pythons():
     return by_version
 
 
-PYTHONS = pythons()
-each_python = pytest.mark.parametrize("python", PYTHONS.values(), ids=PYTHONS)
+def pytest_generate_tests(metafunc):
+    """Each test that takes `python` runs with every interpreter; the unit part does not look for them."""
+    if "python" in metafunc.fixturenames:
+        is_unit = "not process" in metafunc.config.option.markexpr
+        found = {"unit": sys.executable} if is_unit else pythons()
+        metafunc.parametrize("python", found.values(), ids=found)
 
 
 @pytest.fixture
@@ -118,12 +124,10 @@ ERRORS = {
 }
 
 
-@each_python
 def test_each_verb_does_what_it_does_on_a_shared_counter(start, python):
     assert finish(start(python, "verbs")) == VERBS
 
 
-@each_python
 def test_errors_arrive_as_builtins_with_a_sentence(start, python):
     told = finish(start(python, "errors"))
     assert told.pop("after all") == [1, None, 1]
@@ -134,7 +138,6 @@ def test_errors_arrive_as_builtins_with_a_sentence(start, python):
     assert not told
 
 
-@each_python
 def test_options_are_keywords(manager, start, python):
     told = finish(start(python, "options"))
     refused = {name: told.pop(name) for name in ("min", "reject", "no mode", "no seconds")}
@@ -149,14 +152,12 @@ def test_options_are_keywords(manager, start, python):
     assert counters == 4, "what was refused created nothing"
 
 
-@each_python
 def test_threads_and_children_can_share_a_proxy(start, python):
     in_threads = start(python, "threads", 200)
     assert finish(start(python, "children")) == {"fork": [1, True, 0], "spawn": [2, True, 0]}
     assert sorted(finish(in_threads)) == list(range(1, 201))
 
 
-@each_python
 def test_more_counters_than_are_listed_are_counted_all_the_same(manager, start, python):
     create(manager, MOST_LISTED)
     listed = finish(start(python, "many"))
@@ -183,7 +184,7 @@ def test_stock_and_own_clients_together_lose_and_double_nothing(manager, start):
     """All begin at once, and each number is given to one of them."""
     each = 300
     own = [sys.executable, "-c", OWN_CLIENT, f"counter://{manager.home}", each]
-    stock = [*PYTHONS.values(), sys.executable]
+    stock = [*pythons().values(), sys.executable]
     with contextlib.ExitStack() as stack, manager.connect() as client:
         clients = [start(python, "count", each) for python in stock]
         clients += [stack.enter_context(start_process(own)) for _ in stock]

@@ -218,3 +218,27 @@ def test_a_body_above_the_cap_is_refused_by_waitress():
         client = served.client()
         client.request("POST", "/", body=b"x" * 1001)
         assert answer(client)[0] == 413
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 4",
+        "POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked",
+        "POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 4\r\nTransfer-Encoding: chunked",
+    ],
+)
+def test_a_body_with_two_ends_is_refused_and_what_follows_is_no_request(served, head):
+    """Else a server in front of us, which sees the other end, passes on a request that it never looked at."""
+    client = served.raw()
+    client.sendall(f"{head}\r\nHost: a\r\n\r\n0\r\n\r\nGET /hidden HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    data = b"".join(iter(lambda: client.recv(4096), b""))
+    assert data.split(b" ")[1] == b"400"
+    assert not served.app.seen
+
+
+def test_a_chunked_body_is_read(served):
+    client = served.client()
+    client.request("POST", "/", body=iter([b"ab", b"cde"]))
+    assert answer(client) == (200, b"5\n")

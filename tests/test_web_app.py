@@ -234,6 +234,7 @@ def test_a_url_of_no_store_is_the_servers_mistake(caplog):
     assert "COUNTER_URL" in caplog.text
 
 
+@pytest.mark.process
 def test_importing_and_making_an_app_opens_nothing():
     code = """
 import socket, threading
@@ -255,6 +256,12 @@ def test_two_apps_have_two_stores():
 
 
 # A part of another app.
+def test_a_websocket_is_refused_in_a_sentence_of_ours():
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    answer = Api().refuse(400, "invalid-request", "GET", "/livez", headers=headers)
+    assert answer.json["detail"] == "no address here is a WebSocket; leave out the Upgrade header"
+
+
 @pytest.fixture(params=["", "/api", "/deep/api/"])
 def mounted(request):
     app = flask.Flask("theirs")

@@ -384,9 +384,25 @@ def test_the_complaint_says_where(api):
     answer = api.refuse(400, "invalid-request", "POST", "/v1/batch", {"ops": ops})
     assert answer.json["detail"] == "ops[1].delta: expected int, got str"
     answer = api.refuse(400, "invalid-request", "POST", "/v1/counters/a/increment", {"by": 1})
-    assert answer.json["detail"] == "there is an unknown field by"
+    told = "there is an unknown field by (there is: delta, min, max, on_bound, ttl, ttl_mode, if_version)"
+    assert answer.json["detail"] == told
+    answer = api.refuse(400, "invalid-request", "POST", "/v1/batch", {"op": "get"})
+    assert answer.json["detail"] == "there is an unknown field op (there is: ops, atomic)"
     answer = api.refuse(400, "invalid-request", "POST", "/v1/counters/a/increment", {"min": 2, "max": 1})
     assert answer.json["detail"] == "min must not be above max"
+
+
+def test_a_word_that_is_none_of_a_few_is_answered_with_those(api):
+    def told(*request):
+        return api.refuse(400, "invalid-request", *request).json["detail"]
+
+    assert told("GET", "/v1/counters?sort=value").endswith("; it is name, -value or -updated")
+    body = {"on_bound": "wrap"}
+    assert told("POST", "/v1/counters/a/increment", body).endswith("; it is reject or clamp")
+    body = {"ttl": 5, "ttl_mode": "never"}
+    assert told("POST", "/v1/counters/a/increment", body).endswith("; it is fixed or sliding")
+    body = {"ops": [{"op": "list"}]}
+    assert told("POST", "/v1/batch", body).endswith("; it is get, increment, set or delete")
 
 
 @pytest.mark.parametrize("path", ["PUT /v1/counters/a", "PATCH /v1/counters/a", "POST /v1/batch"])

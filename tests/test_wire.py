@@ -74,7 +74,7 @@ RESULTS = {
     Delete: [CHANGE],
     List: [Page([ENTRY, PLAIN], "next"), Page([], None)],
     Info: [INFORMATION],
-    Hello: [None],
+    Hello: [Limits(1_000_000, 1024 * 1024), Limits(1, 2, 3, 4, 5)],
     Report: [None],
 }
 
@@ -247,7 +247,7 @@ def test_every_op_has_a_result_that_was_tried():
 )
 def test_a_problem_comes_out_as_the_same_error(op, error):
     """Whatever was asked, with the counter as it is and the index of the op where the error had them."""
-    reply = decode_reply(encode_reply(Reply([], Problem.of(error, error.index))), [op])
+    reply = decode_reply(encode_reply(Reply([], Problem.of(error))), [op])
     with pytest.raises(type(error)) as caught:
         reply.only()
     assert (caught.value.detail, caught.value.current, caught.value.index) == (
@@ -275,7 +275,7 @@ def test_a_batch_of_all_kinds_holds_results_and_problems():
 
 @pytest.mark.parametrize("ops", [[Get("a")] * 2, [Get("a"), Increment("b")]])
 def test_the_problem_of_a_whole_batch_stands_alone(ops):
-    reply = Reply([], Problem.of(OutOfBounds("too much", PLAIN, 1), 1))
+    reply = Reply([], Problem.of(OutOfBounds("too much", PLAIN, 1)))
     assert decode_reply(encode_reply(reply), ops) == reply
 
 

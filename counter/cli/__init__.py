@@ -2,19 +2,22 @@
 
 A command's module is imported when it is asked for, so `counter get` loads neither Flask nor waitress.
 Every error is one sentence on stderr and an exit code: 0 done, 1 refused, 2 asked wrongly, 3 not reachable or
-not configured, 4 outcome unknown, 130 interrupted.
+not configured, 4 outcome unknown (or not written, on a disk that is full), 130 interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from ..errors import CounterError
+from ..errors import CounterError, StoreUnavailable
 from ..settings import VERSION
 
 COMMANDS = {
@@ -62,6 +65,7 @@ class Commands(click.Group):
     ) -> NoReturn:
         """Carry out the command line *args* and exit the process."""
         extra["standalone_mode"] = False
+        _open_standard_files()
         try:
             code = super().main(args, prog_name or "counter", **extra)
         except CounterError as error:
@@ -73,12 +77,44 @@ class Commands(click.Group):
             code = _tell(error.format_message(), error.exit_code)
         except click.Abort:
             code = INTERRUPTED
+        except OSError as error:
+            code = _tell(_surroundings(error), StoreUnavailable.exit_code)
+        _drop_what_cannot_be_written()
         sys.exit(code if isinstance(code, int) else 0)
 
 
 def _tell(sentence: str, code: int) -> int:
-    click.echo(f"counter: {sentence}", err=True)
+    with contextlib.suppress(OSError):  # the exit code is still heard
+        click.echo(f"counter: {sentence}", err=True)
     return code
+
+
+def _surroundings(error: OSError) -> str:
+    """What is wrong with where this process runs."""
+    try:
+        Path.cwd()
+    except OSError:
+        return "the current folder is gone; change to another one"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+
+
+def _open_standard_files() -> None:
+    """Put /dev/null where 0, 1 or 2 is closed: or a lock gets the number, and then all that an app prints."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+
+
+def _drop_what_cannot_be_written() -> None:
+    """So that the interpreter, which flushes at its end, leaves the exit code as it is."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @click.group("counter", cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -36,7 +36,7 @@ class Client(NamedTuple):
         if self.json:
             output.print_json(result)
         else:
-            click.echo(result.value)
+            output.echo(result.value)
 
 
 class DataCommand(click.Command):

@@ -168,4 +168,4 @@ def ping(client: Client) -> None:
     if client.json:
         output.print_json(answer)
     else:
-        click.echo(f"pong {(time.perf_counter() - began) * 1000:.1f} ms")
+        output.echo(f"pong {(time.perf_counter() - began) * 1000:.1f} ms")

@@ -9,12 +9,33 @@ from typing import Any
 import click
 import msgspec
 
+from ..errors import OutcomeUnknown
 from ..ops import Entry
+
+
+class Unwritten(click.ClickException):
+    """The answer cannot be printed. What was asked is done, and who asked does not learn what came out."""
+
+    exit_code = OutcomeUnknown.exit_code
+
+
+def echo(answer: object) -> None:
+    """Print *answer* on a line of its own.
+
+    Raises:
+        Unwritten: stdout takes nothing, such as a file on a disk that is full.
+    """
+    try:
+        click.echo(answer)
+    except BrokenPipeError:
+        raise  # click knows what to do
+    except OSError as exc:
+        raise Unwritten(f"it is done, but the answer cannot be written: {exc.strerror}") from exc
 
 
 def print_json(answer: msgspec.Struct) -> None:
     """*answer* as one line of JSON."""
-    click.echo(msgspec.json.encode(answer))
+    echo(msgspec.json.encode(answer))
 
 
 def print_counters(entries: Sequence[Entry]) -> None:
@@ -55,4 +76,4 @@ def _print_rows(rows: Sequence[tuple[str, ...]], numeric: int | None = None) -> 
     else:
         lines = ["\t".join(row) for row in rows]
     if lines:
-        click.echo("\n".join(lines).encode())  # UTF-8 in every locale, as JSON is
+        echo("\n".join(lines).encode())  # UTF-8 in every locale, as JSON is

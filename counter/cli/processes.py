@@ -19,7 +19,7 @@ from ..folder import LockName
 from ..home import Home, default_home
 from ..link import Link
 from ..server import ManagerOptions, serve
-from ..settings import SETTINGS, Setting, number
+from ..settings import ALLOW_HOSTS, SETTINGS, Setting, host_names, number
 from ..supervisor import Supervisor
 from ..worker import parse_app
 
@@ -50,6 +50,12 @@ def _app(_context: click.Context, _parameter: click.Parameter, spec: str | None)
     if spec is not None:
         parse_app(spec)
     return spec
+
+
+def _hosts(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[str]:
+    if names:
+        return host_names(names, "--allow-host")
+    return host_names(os.environ.get(ALLOW_HOSTS, ""))
 
 
 def _home(_context: click.Context, _parameter: click.Parameter, folder: str | None) -> Home:
@@ -127,6 +133,7 @@ _WORKERS = _options(
         "--allow-host",
         "hosts",
         multiple=True,
+        callback=_hosts,
         metavar="NAME",
         help="A name of this host for the HTTP API to answer to; can be repeated.  [COUNTER_ALLOW_HOSTS]",
     ),
@@ -247,7 +254,7 @@ def _environ(home: Home, options: dict[str, Any]) -> dict[str, str]:
     environ["COUNTER_URL"] = "counter://" + quote(str(home.path))
     environ[logs.VARIABLE] = options["log_format"]
     if options["hosts"]:
-        environ["COUNTER_ALLOW_HOSTS"] = ",".join(options["hosts"])
+        environ[ALLOW_HOSTS] = ",".join(sorted(options["hosts"]))
     if path := environ.get("PYTHONPATH"):
         # Children start elsewhere: what is relative there must go on meaning the same.
         environ["PYTHONPATH"] = os.pathsep.join(str(Path(part).absolute()) for part in path.split(os.pathsep))

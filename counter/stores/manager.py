@@ -16,18 +16,21 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import queue
 import socket
 import threading
 import time
 import weakref
+from collections import deque
 from pathlib import Path
 
 import msgspec
 
-from ..errors import InvalidRequest, OutcomeUnknown, StoreUnavailable
+from ..errors import InvalidRequest, LimitExceeded, OutcomeUnknown, StoreUnavailable
 from ..handshake import ClientHandshake, HandshakeFailed
 from ..home import Home, default_home
-from ..ops import CALLER_BYTES, Hello, Reply, Request
+from ..information import Limits
+from ..ops import CALLER_BYTES, Hello, Problem, Reply, Request
 from ..settings import SETTINGS, VERSION, number
 from ..store import Store, StoreUrl
 from ..wire import Frames, decode_reply, encode_request, frame
@@ -36,6 +39,7 @@ MAX_ANSWER = 64 * 1024 * 1024
 """Longest frame taken from the manager, in bytes."""
 _POOL = 16
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
+_LOST_SECONDS = 1.0  # after its deadline a call has ended; if its slot was not given back, it is lost
 
 
 class ManagerStore(Store):
@@ -96,7 +100,8 @@ class ManagerStore(Store):
     def forget_others(self) -> None:
         """Drop what a parent process had open: its connections are the parent's."""
         for pid in [pid for pid in self._pools if pid != os.getpid()]:
-            self._pools.pop(pid).abandon()
+            if (pool := self._pools.pop(pid, None)) is not None:  # else another thread was faster
+                pool.abandon()
 
     def _pool(self) -> _Pool:
         # The pid is looked at each time: a server that forks in C runs no at-fork hooks.
@@ -109,43 +114,102 @@ class ManagerStore(Store):
         return pool
 
 
+class _Waiter(queue.SimpleQueue["_Slot"]):
+    """Who waits for a slot until *deadline*; it is put in here."""
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__()
+        self.deadline = deadline
+
+
 class _Pool:
-    """The slots of one process, the last used first."""
+    """The slots of one process, the last used first; who waits longest gets the next one that is free.
+
+    A signal's handler may raise anywhere in here, and a slot be lost by that. It is replaced once the
+    deadline of the call that had it is over.
+    """
 
     def __init__(self, home: Home, role: str, size: int) -> None:
         self._home = home
         self._role = role
         self._size = size
-        self._slots: list[_Slot] = []
         self._idle: list[_Slot] = []
-        self._changed = threading.Condition()
+        self._busy: dict[_Slot, float] = {}  # until when it can be in use
+        self._waiting: deque[_Waiter] = deque()
+        self._lock = threading.RLock()  # a signal's handler may count too
 
     def take(self, deadline: float) -> _Slot:
-        with self._changed:
-            while not self._idle and len(self._slots) >= self._size:
-                if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                    raise StoreUnavailable(
-                        f"all {self._size} connections were busy until the deadline: nothing was sent"
-                    )
-            if self._idle:
-                return self._idle.pop()
-            slot = _Slot(self._home, self._role)
-            self._slots.append(slot)
-            return slot
+        slot = None
+        try:
+            with self._lock:
+                slot = self._free_slot()
+                if slot is not None:
+                    self._busy[slot] = deadline
+                    return slot
+                waiter = _Waiter(deadline)
+                self._waiting.append(waiter)
+        except BaseException:
+            if slot is not None:
+                self.give(slot)
+            raise
+        return self._wait(waiter)
 
     def give(self, slot: _Slot) -> None:
-        with self._changed:
-            self._idle.append(slot)
-            self._changed.notify()
+        try:
+            self._give(slot)
+        except BaseException:
+            self._give(slot)
+            raise
+
+    def _give(self, slot: _Slot) -> None:
+        """Can be interrupted anywhere and repeated."""
+        with self._lock:
+            if slot not in self._busy:
+                if slot not in self._idle:
+                    slot.close()  # it was taken for lost, and another is in its place
+            elif self._waiting:
+                self._busy[slot] = self._waiting[0].deadline
+                self._waiting.popleft().put(slot)
+            else:
+                self._idle.append(slot)
+                del self._busy[slot]
 
     def close_idle(self) -> None:
-        with self._changed:
+        with self._lock:
             for slot in self._idle:
                 slot.close()
 
     def abandon(self) -> None:
-        for slot in self._slots:  # no lock: in a child of a fork nobody may be left to release it
+        for slot in [*self._idle, *self._busy]:  # no lock: after a fork nobody may be left to release it
             slot.close()
+
+    def _free_slot(self) -> _Slot | None:
+        while self._idle:
+            if (slot := self._idle.pop()) not in self._busy:  # in both: its return was interrupted
+                return slot
+        if len(self._busy) >= self._size:
+            now = time.monotonic()
+            for lost in [slot for slot, until in self._busy.items() if until + _LOST_SECONDS < now]:
+                del self._busy[lost]
+                lost.close()
+        return _Slot(self._home, self._role) if len(self._busy) < self._size else None
+
+    def _wait(self, waiter: _Waiter) -> _Slot:
+        try:
+            while (left := waiter.deadline - time.monotonic()) > 0:
+                try:
+                    return waiter.get(timeout=min(left, _LOST_SECONDS))
+                except queue.Empty:
+                    with self._lock:
+                        if waiter in self._waiting and (slot := self._free_slot()) is not None:
+                            self._busy[slot] = waiter.deadline
+                            return slot
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(waiter)
+        with contextlib.suppress(queue.Empty):
+            return waiter.get_nowait()  # it came at the last moment
+        raise StoreUnavailable(f"all {self._size} connections were busy until the deadline: nothing was sent")
 
 
 class _Slot:
@@ -158,20 +222,30 @@ class _Slot:
         self._seq = 0
         self._sock: socket.socket | None = None
         self._frames = Frames(MAX_ANSWER)
+        self._answered = True
+        self._most = 0  # bytes of a frame that the manager takes
 
     def ask(self, request: Request, deadline: float) -> Reply:
         """Send *request*, again if need be, until it is answered or the deadline is reached."""
         if request.mutates:
             self._seq += 1
             request = msgspec.structs.replace(request, caller=self._caller, seq=self._seq, deadline=deadline)
-        data = frame(encode_request(request))
+        data = encode_request(request)
         pause, sent = _SHORTEST_PAUSE, False
         while True:
+            if not self._answered:  # interrupted even in closing it
+                self.close()
+            self._answered = False
             try:
                 sock = self._sock or self._connect(deadline)
+                if len(data) > self._most:
+                    self._answered = True
+                    return _too_large(len(data), self._most)
                 self._send(sock, data, deadline)
                 sent = True  # before it had all of it, the manager cannot have begun
-                return decode_reply(self._receive(sock, deadline), request.ops)
+                reply = decode_reply(self._receive(sock, deadline), request.ops)
+                self._answered = True
+                return reply
             except (OSError, EOFError, StoreUnavailable) as error:
                 self.close()
                 final = isinstance(error, StoreUnavailable) or time.monotonic() + pause >= deadline
@@ -181,7 +255,8 @@ class _Slot:
                 pause = min(2 * pause, _LONGEST_PAUSE)
             except ValueError as error:
                 self.close()
-                raise OutcomeUnknown(f"the manager's answer cannot be read: {error}") from error
+                failure = OutcomeUnknown if sent and request.mutates else StoreUnavailable
+                raise failure(f"the manager's answer cannot be read: {error}") from error
             except BaseException:
                 self.close()
                 raise
@@ -199,17 +274,18 @@ class _Slot:
         try:
             while not handshake.done:
                 for answer in handshake.receive(self._receive(sock, deadline)):
-                    sock.sendall(frame(answer))
+                    self._send(sock, answer, deadline)
         except HandshakeFailed as error:
             raise StoreUnavailable(f"the manager in {self._home.path} was not joined: {error}") from error
         hello = Request([Hello(self._role, os.getpid(), VERSION)])
-        self._send(sock, frame(encode_request(hello)), deadline)
-        decode_reply(self._receive(sock, deadline), hello.ops).only()
+        self._send(sock, encode_request(hello), deadline)
+        limits: Limits = decode_reply(self._receive(sock, deadline), hello.ops).only()
+        self._most = limits.max_frame
         return sock
 
-    def _send(self, sock: socket.socket, data: bytes, deadline: float) -> None:
+    def _send(self, sock: socket.socket, payload: bytes, deadline: float) -> None:
         sock.settimeout(_left(deadline))
-        sock.sendall(data)
+        sock.sendall(frame(payload))
 
     def _receive(self, sock: socket.socket, deadline: float) -> bytes:
         while (payload := self._frames.next()) is None:
@@ -221,6 +297,11 @@ class _Slot:
         if len(self._frames):
             raise EOFError("the manager said more than it was asked")
         return payload
+
+
+def _too_large(size: int, most: int) -> Reply:
+    detail = f"a request of {size} bytes is over the manager's --max-frame of {most}: send it in parts"
+    return Reply([], Problem.of(LimitExceeded(detail)))
 
 
 def _left(deadline: float) -> float:
@@ -238,7 +319,7 @@ def _failure(error: Exception, unknown: bool) -> StoreUnavailable | OutcomeUnkno
         )
     if isinstance(error, StoreUnavailable):
         return error
-    return StoreUnavailable(f"no answer came by the deadline ({error}): nothing was changed")
+    return StoreUnavailable(f"no answer by the deadline, and nothing was changed ({error})")
 
 
 _stores: weakref.WeakSet[ManagerStore] = weakref.WeakSet()

@@ -59,11 +59,13 @@ class MemoryStore(Store):
         now = self._run.now()
         if isinstance(op, List):
             return self._finish(page(self._table, op, now))
-        if isinstance(op, Info):
-            limits = Limits(max_counters=self._table.max_counters, max_frame=int(number("max_frame")))
-            counters = self._finish(count(self._table, now))
-            return Information(VERSION, "memory", "memory", self._run.id, counters, limits)
-        return None
+        if isinstance(op, Report):
+            return None
+        limits = Limits(max_counters=self._table.max_counters, max_frame=int(number("max_frame")))
+        if isinstance(op, Hello):
+            return limits
+        counters = self._finish(count(self._table, now))
+        return Information(VERSION, "memory", "memory", self._run.id, counters, limits)
 
     def _finish(self, job: Job[T]) -> T:
         """Run *job* to its end, letting others in between two slices."""

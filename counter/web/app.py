@@ -10,7 +10,7 @@ from flask import Blueprint, Flask, Response, current_app, request
 from flask.sansio.blueprints import BlueprintSetupState
 from msgspec import structs
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import BaseConverter, Rule
+from werkzeug.routing import BaseConverter, Rule, WebsocketMismatch
 
 from ..errors import CounterError, InvalidRequest, OutcomeUnknown, StoreUnavailable
 from ..problems import MEDIA_TYPE, HttpError, document
@@ -125,6 +125,8 @@ def _flask_refusal(error: Exception) -> Response:
     """What Flask refuses before it comes to a route, such as a Host that it cannot read."""
 
     def handler(call: Call) -> Answer:
+        if isinstance(error, WebsocketMismatch):
+            raise InvalidRequest("no address here is a WebSocket; leave out the Upgrade header")
         if isinstance(error, HTTPException) and 400 <= (error.code or 500) < 500:
             raise InvalidRequest(error.description or "the request cannot be read")
         raise error

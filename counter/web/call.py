@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 from urllib.parse import parse_qsl, quote
 
 import msgspec
 
 from ..errors import InvalidRequest
-from ..ops import AnyOp, Request
+from ..fields import OnBound, Sort, TtlMode
+from ..ops import AnyOp, CounterOp, Request
 from ..problems import HttpError
 from . import strict_json
 from .body import read_body
@@ -20,12 +21,18 @@ from .security import DATA_POLICY
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
-T = TypeVar("T")
+T = TypeVar("T", bound=msgspec.Struct)
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 _UTF8_ONLY = ("", "charset=utf-8")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,19})")
+_CHOICES = {
+    "sort": get_args(Sort),
+    "on_bound": get_args(OnBound),
+    "ttl_mode": get_args(TtlMode),
+    "op": tuple(kind.__struct_config__.tag for kind in get_args(CounterOp)),
+}
 _COMPLAINT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", re.DOTALL)
 
 
@@ -206,15 +213,19 @@ def build(kind: type[T], fields: object) -> T:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as exc:
-        raise InvalidRequest(_sentence(str(exc))) from exc
+        raise InvalidRequest(_sentence(str(exc), kind)) from exc
 
 
-def _sentence(complaint: str) -> str:
-    """What msgspec says, with the place in front and for people."""
+def _sentence(complaint: str, kind: type[msgspec.Struct]) -> str:
+    """What msgspec says of fields for *kind*: the place in front, for people, with what there is."""
     match = _COMPLAINT.fullmatch(complaint)
     what, where = (match["what"], match["where"]) if match else (complaint, None)
     what = (
         what.replace("`", "").replace("Object contains", "there is an").replace("Object missing", "missing")
     )
     what = what[:1].lower() + what[1:200]
+    if not where and "unknown field" in what:
+        what += f" (there is: {', '.join(field for field in kind.__struct_fields__ if field != 'name')})"
+    elif where and what.startswith("invalid") and (choices := _CHOICES.get(where.rpartition(".")[2])):
+        what += f"; it is {', '.join(choices[:-1])} or {choices[-1]}"
     return f"{where}: {what}" if where else what

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from flask import Flask
 
 from ..errors import InvalidRequest
-from ..settings import SETTINGS, number
+from ..settings import ALLOW_HOSTS, SETTINGS, host_names, number
 from ..store import Store, open_store
 
 _EXTENSION = "counter_api"
-_HOST_NAME = re.compile(r"[a-z0-9._-]+")
 
 
 class ApiConfig(NamedTuple):
@@ -51,17 +49,11 @@ def _number(name: str, config: Mapping[str, Any]) -> int | float:
 
 
 def _hosts(config: Mapping[str, Any]) -> frozenset[str]:
-    given = config.get("COUNTER_ALLOW_HOSTS")
+    given = config.get(ALLOW_HOSTS)
     if given is None:
-        given = os.environ.get("COUNTER_ALLOW_HOSTS", "")
-    names = given if isinstance(given, list | tuple | set | frozenset) else re.split(r"[\s,]+", str(given))
-    hosts = frozenset(str(name).lower().rstrip(".") for name in names if name)
-    for host in hosts:
-        if not _HOST_NAME.fullmatch(host):
-            raise InvalidRequest(
-                f"COUNTER_ALLOW_HOSTS lists names such as counters.example.org, without port: not {host!r}"
-            )
-    return hosts
+        given = os.environ.get(ALLOW_HOSTS, "")
+    several = isinstance(given, list | tuple | set | frozenset)
+    return host_names(given if several else str(given))
 
 
 class Api:

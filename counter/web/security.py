@@ -41,7 +41,8 @@ def check(environ: WSGIEnvironment, allow_hosts: frozenset[str]) -> None:
     if not _is_ours(host, allow_hosts):
         raise HttpError(
             "host-not-allowed",
-            "the Host header must be localhost, an IP address, or a name that COUNTER_ALLOW_HOSTS lists",
+            "the Host header must be localhost, an IP address, or a name that --allow-host or "
+            "COUNTER_ALLOW_HOSTS allows",
         )
     if environ["REQUEST_METHOD"] not in SAFE_METHODS and not _is_own_site(environ, host):
         raise HttpError(
