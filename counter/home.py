@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import pwd
 import secrets
 import socket
 import stat
@@ -220,13 +221,23 @@ class Home(LockedFolder):
 
 
 def default_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder used where none is named: COUNTER_HOME, else `counter` in the user's folder for state."""
+    """The folder used where none is named: COUNTER_HOME, else `counter` in the user's folder for state.
+
+    Raises:
+        StoreUnavailable: nothing says where the user's folders are.
+    """
     if environ.get("COUNTER_HOME"):
         return Path(environ["COUNTER_HOME"]).absolute()
     state = environ.get("XDG_STATE_HOME", "")
     if state.startswith("/"):  # The XDG specification: a relative path is to be ignored.
         return Path(state) / "counter"
-    return Path(environ.get("HOME") or Path.home()).absolute() / ".local/state/counter"
+    home = environ.get("HOME", "")
+    if not home.startswith("/"):
+        try:
+            home = pwd.getpwuid(os.geteuid()).pw_dir
+        except KeyError as exc:
+            raise StoreUnavailable("HOME is not set: say where with --home or COUNTER_HOME") from exc
+    return Path(home) / ".local/state/counter"
 
 
 def peer_uid(connection: socket.socket) -> int | None:

@@ -42,9 +42,10 @@ def _given(value: object) -> bool:
 
 def _check_settings(op: Increment | Set) -> None:
     """The fields that an increment and a set have in common."""
-    for field in ("min", "max"):
-        if _given(bound := getattr(op, field)):
-            check_int(field, bound)
+    if _given(op.min):
+        check_int("min", op.min)
+    if _given(op.max):
+        check_int("max", op.max)
     if _given(op.min) and _given(op.max) and op.min > op.max:  # type: ignore[operator]
         raise InvalidRequest("min must not be above max")
     if _given(op.on_bound):
@@ -107,8 +108,9 @@ class Increment(Op, frozen=True, gc=False):
         check_name(self.name)
         check_int("delta", self.delta)
         check_condition(self.if_version)
-        if not any(map(_given, (self.min, self.max, self.on_bound, self.ttl, self.ttl_mode))):
-            return  # the common case costs no more than this line
+        plain = self.min is None and self.max is None and self.on_bound is None
+        if plain and self.ttl is None and self.ttl_mode is None:
+            return  # the common case costs no more than this
         _check_settings(self)
         if self.ttl_mode is not None and self.ttl is None:
             raise InvalidRequest("ttl_mode needs a ttl")
@@ -306,6 +308,11 @@ class Reply(NamedTuple):
 
     results: list[Result]
     problem: Problem | None = None
+
+    @classmethod
+    def refusing(cls, error: CounterError) -> Reply:
+        """The answer to a request for which nothing was done because of *error*."""
+        return cls([], Problem.of(error))
 
     def unwrap(self) -> list[Result]:
         """The results.

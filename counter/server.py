@@ -38,7 +38,7 @@ from .handshake import HandshakeFailed
 from .home import Home
 from .information import Information, Limits, ManagerFigures
 from .listing import Job, count, page
-from .ops import Hello, Info, List, Problem, Reply, Report, Request
+from .ops import Hello, Info, List, Reply, Report, Request
 from .pickles import looks_like_pickle
 from .run import Run
 from .settings import VERSION
@@ -187,13 +187,13 @@ class ManagerServer(Server):
         self, asked: list[tuple[Question, Request, bytes]], error: StoreUnavailable
     ) -> None:
         """After a failed append: what was so before the turn is told, all else is refused with *error*."""
-        refusal = Reply([], Problem.of(error))
         with self._table.turn(self._run.now()) as turn:
             for question, request, _ in asked:
-                if request.mutates and turn.repeated(request) is None:
-                    sealed = question.seal(refusal)
+                ticks, seal = self._run.ticks(), question.seal
+                if request.mutates:
+                    sealed = turn.settled(request, ticks, seal) or seal(Reply.refusing(error))
                 else:
-                    sealed = turn.execute(request, self._run.ticks(), question.seal)
+                    sealed = turn.execute(request, ticks, seal)
                 self._connections.send(question.connection, sealed)
 
     # Jobs
@@ -233,7 +233,7 @@ class ManagerServer(Server):
         try:
             request = decode_request(payload)
         except InvalidRequest as error:
-            self._connections.send(connection, encode_reply(Reply([], Problem.of(error))))
+            self._connections.send(connection, encode_reply(Reply.refusing(error)))
             return None
         op = request.ops[0]
         if isinstance(op, List):
@@ -304,7 +304,7 @@ class ManagerServer(Server):
 
 
 def serve(options: ManagerOptions, ready: Callable[[], None]) -> int:
-    """Run a manager in this process until SIGTERM or SIGINT, and return its exit code.
+    """Run a manager in this process until SIGTERM, SIGINT or SIGHUP, and return its exit code.
 
     Args:
         options: how; the home is made if it is missing.
@@ -322,8 +322,9 @@ def serve(options: ManagerOptions, ready: Callable[[], None]) -> int:
     with home.lock():
         home.ensure_key()
         server = CounterManager(options).get_server()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, server.stop)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, server.stop)
         ready()
         server.serve_forever()
     return 0
@@ -336,13 +337,13 @@ def _slice(question: Question, job: Job[Any]) -> bytes | None:
     except StopIteration as end:
         reply = Reply([end.value])
     except CounterError as error:
-        reply = Reply([], Problem.of(error))
+        reply = Reply.refusing(error)
     else:
         return None
     try:
         return question.seal(reply)
     except CounterError as error:
-        return question.seal(Reply([], Problem.of(error)))
+        return question.seal(Reply.refusing(error))
 
 
 def _nowhere(outcomes: Sequence[Outcome[bytes]]) -> None:

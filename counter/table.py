@@ -114,24 +114,24 @@ class Turn(Generic[S]):
             ticks: the host's monotonic clock, seconds: a request past its deadline is not executed.
             seal: makes of a reply what is sent; it may refuse it with a `CounterError`, and nothing was done.
         """
-        if request.caller is None or not request.mutates:
-            return self._decide(request, seal)
-        repeated = self.repeated(request)
-        if repeated is not None:
-            return repeated
-        last = self._last(request.caller)
-        if last is not None and request.seq < last.seq:
-            return seal(_refused(InvalidRequest(f"seq goes up: {request.seq} comes after {last.seq}")))
-        if request.deadline <= ticks:
-            return seal(_refused(OutcomeUnknown("came after its deadline and was not executed now")))
-        if request.deadline > ticks + LONGEST_DEADLINE:
-            return seal(_refused(InvalidRequest(f"a deadline is at most {LONGEST_DEADLINE:.0f} s away")))
-        return self._decide(request, seal, 0.0 if last is None else last.deadline)
+        settled = self.settled(request, ticks, seal)
+        return self._decide(request, seal) if settled is None else settled
 
-    def repeated(self, request: Request) -> S | None:
-        """The answer that *request* got before, None if it is new."""
-        last = None if request.caller is None else self._last(request.caller)
-        return last.reply if last is not None and last.seq == request.seq else None
+    def settled(self, request: Request, ticks: float, seal: Callable[[Reply], S]) -> S | None:
+        """The answer to a request that is not to be decided: it was before, or is too late; None if it is."""
+        if request.caller is None or not request.mutates:
+            return None
+        last = self._last(request.caller)
+        if last is not None and request.seq == last.seq:
+            return last.reply
+        if last is not None and request.seq < last.seq:
+            return seal(Reply.refusing(InvalidRequest(f"seq goes up: {request.seq} comes after {last.seq}")))
+        if request.deadline <= ticks:
+            return seal(Reply.refusing(OutcomeUnknown("came after its deadline and was not executed now")))
+        if request.deadline > ticks + LONGEST_DEADLINE:
+            ahead = InvalidRequest(f"a deadline is at most {LONGEST_DEADLINE:.0f} s away")
+            return seal(Reply.refusing(ahead))
+        return None
 
     def sweep(self, ticks: float, most: int = SWEEP) -> bool:
         """Remove up to *most* expired counters and forget callers of the past; whether there was any."""
@@ -163,7 +163,7 @@ class Turn(Generic[S]):
             self._table.callers[caller] = record
             self._table.caller_ends.put(caller, ceil(record.deadline))
 
-    def _decide(self, request: Request, seal: Callable[[Reply], S], latest: float = 0.0) -> S:
+    def _decide(self, request: Request, seal: Callable[[Reply], S]) -> S:
         if request.mutates and self._size + len(request.ops) > self._table.max_counters:
             self.sweep(0.0, len(request.ops))
         draft: dict[str, Entry | None] = {}
@@ -172,11 +172,13 @@ class Turn(Generic[S]):
             sealed = seal(reply)
         except CounterError as error:  # all or nothing: the draft is dropped
             draft, size = {}, self._size
-            sealed = seal(_refused(error))
+            sealed = seal(Reply.refusing(error))
         self._overlay.update(draft)
         self._size = size
         if request.caller is not None and request.mutates:
-            record = Caller(request.seq, max(request.deadline, latest), sealed)
+            last = self._last(request.caller)
+            latest = request.deadline if last is None else max(request.deadline, last.deadline)
+            record = Caller(request.seq, latest, sealed)
             self._callers[request.caller] = record
             self._outcomes.append(Outcome(self.now, draft, request.caller, record))
         elif draft:
@@ -238,7 +240,3 @@ class Turn(Generic[S]):
             table.ends.put(name, ceil(entry.expires_at.timestamp()))
         elif len(table.ends):
             table.ends.drop(name)
-
-
-def _refused(error: CounterError) -> Reply:
-    return Reply([], Problem.of(error))

@@ -336,6 +336,17 @@ def test_a_repetition_in_a_failing_turn_gets_its_stored_reply_byte_for_byte(hous
     assert other.reply().problem.code == failing.code
 
 
+def test_what_comes_too_late_in_a_failing_turn_is_not_said_to_be_unapplied(house, failing):
+    """Its first copy may have been applied, long ago."""
+    client, other = house.client(), house.client()
+    failing()
+    client.say(Increment("a"), caller=ANNA, seq=1, deadline=house.clock.seconds - 1)
+    other.say(Increment("a"), caller=BERT, seq=1)
+    house.turn()
+    assert client.reply().problem.code == "outcome-unknown"
+    assert other.reply().problem.code == failing.code
+
+
 def test_stock_clients_are_told_too(house, failing):
     writer, reader, lister = (house.client(StockClient) for _ in range(3))
     writer.say("set", "a", 3)

@@ -30,7 +30,7 @@ from ..errors import InvalidRequest, LimitExceeded, OutcomeUnknown, StoreUnavail
 from ..handshake import ClientHandshake, HandshakeFailed
 from ..home import Home, default_home
 from ..information import Limits
-from ..ops import CALLER_BYTES, Hello, Problem, Reply, Request
+from ..ops import CALLER_BYTES, Hello, Reply, Request
 from ..settings import SETTINGS, VERSION, number
 from ..store import Store, StoreUrl
 from ..wire import Frames, decode_reply, encode_request, frame
@@ -301,7 +301,7 @@ class _Slot:
 
 def _too_large(size: int, most: int) -> Reply:
     detail = f"a request of {size} bytes is over the manager's --max-frame of {most}: send it in parts"
-    return Reply([], Problem.of(LimitExceeded(detail)))
+    return Reply.refusing(LimitExceeded(detail))
 
 
 def _left(deadline: float) -> float:

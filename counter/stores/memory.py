@@ -7,7 +7,7 @@ import threading
 from ..errors import CounterError, InvalidRequest
 from ..information import Information, Limits
 from ..listing import Job, T, count, page
-from ..ops import Hello, Info, List, Problem, Reply, Report, Request, Result
+from ..ops import Hello, Info, List, Reply, Report, Request, Result
 from ..run import Run
 from ..settings import VERSION, number
 from ..store import Store, StoreUrl
@@ -45,7 +45,7 @@ class MemoryStore(Store):
             try:
                 return Reply([self._answer(op)])
             except CounterError as error:
-                return Reply([], Problem.of(error))
+                return Reply.refusing(error)
         with self._in_order, self._table.turn(self._run.now()) as turn:
             turn.sweep(self._run.ticks())
             reply = turn.execute(request, self._run.ticks(), seal=lambda reply: reply)

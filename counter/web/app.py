@@ -139,15 +139,19 @@ def _problem(call: Call, error: CounterError | HttpError) -> Answer:
     headers = error.headers if isinstance(error, HttpError) else ()
     if isinstance(error, StoreUnavailable):
         headers = (("Retry-After", "1"),)
-    elif isinstance(error, OutcomeUnknown):
-        told = structs.replace(told, detail=f"{told.detail}: {_advice(call)}")
+    if isinstance(error, StoreUnavailable | OutcomeUnknown):
+        # What the library says of it names folders of this host; that is for the log.
+        log.warning("%s %s: %s", call.method, error.code, error.detail)
+        told = structs.replace(told, detail=_advice(call, error))
     return json_answer(told, told.status, *headers)._replace(content_type=MEDIA_TYPE)
 
 
-def _advice(call: Call) -> str:
-    """What may be done about an answer that is lost."""
+def _advice(call: Call, error: CounterError) -> str:
+    """What is to be said and done about a store that did not answer."""
+    if isinstance(error, StoreUnavailable):
+        return f"{error.title.lower()}: nothing was changed; repeat it after the seconds in Retry-After"
     if call.method in security.SAFE_METHODS:
-        return "nothing was to be changed, so ask again"
+        return "no answer came in time; nothing was to be changed, so ask again"
     return (
         "the answer is lost, and whether the change was applied is not known; read the counter before you "
         "repeat it (a change sent with If-Match can be repeated: it is applied once at the most)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from .security import PAGE_POLICY
 
 NEWEST = 20
 
+log = logging.getLogger(__name__)
+
 
 def home(call: Call) -> Answer:
     """`/`: the counters that changed last, and how to ask for more."""
@@ -31,6 +34,7 @@ def _home(call: Call) -> Answer:
         entries = call.ask(List(sort="-updated", limit=NEWEST)).counters
     except CounterError as error:
         trouble = error
+        log.warning("%s: %s", error.code, error.detail)
     address = call.site + call.base
     page = _page("home.html", entries=entries, trouble=trouble, address=address, base=call.base)
     return page if trouble is None else page._replace(status=503, headers=(("Retry-After", "1"),))
