@@ -8,6 +8,7 @@ import fcntl
 import grp
 import os
 import pickle
+import pwd
 import signal
 import socket
 import subprocess
@@ -122,8 +123,20 @@ def test_default_home(environ: dict[str, str], expected: str) -> None:
     assert default_home(environ) == Path(expected)
 
 
-def test_default_home_without_any_variable_is_the_users() -> None:
-    assert default_home({}) == Path.home() / ".local/state/counter"
+@pytest.mark.parametrize("environ", [{}, {"HOME": ""}, {"HOME": "relative"}])
+def test_default_home_without_a_usable_variable_is_the_users(environ: dict[str, str]) -> None:
+    """Not `/.local`, nor below whatever the current folder is."""
+    users = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    assert default_home(environ) == users / ".local/state/counter"
+
+
+def test_a_user_whom_the_host_does_not_know_has_to_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(StoreUnavailable, match="COUNTER_HOME"):
+        default_home({})
 
 
 def test_a_home_is_absolute_and_making_the_object_touches_nothing(
