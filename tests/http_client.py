@@ -1,4 +1,6 @@
-"""One HTTP client process: POSTs N times on one connection, and prints the numbers that it got as JSON.
+"""One HTTP client process: POSTs N times, and prints the numbers that it got as JSON.
+
+It takes a new connection now and then, so that every worker gets some.
 
 python http_client.py URL FIELD N
 """
@@ -13,7 +15,9 @@ def main(url, field, times):
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     numbers = []
-    for _ in range(int(times)):
+    for at in range(int(times)):
+        if at % 20 == 0:
+            connection.close()
         connection.request("POST", parts.path)
         response = connection.getresponse()
         body = response.read()

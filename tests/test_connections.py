@@ -468,6 +468,7 @@ def test_a_long_farewell_too(party):
     assert found == [BIG]
 
 
+@pytest.mark.slow
 def test_waking_ends_a_wait_and_costs_nothing_after_that(party):
     party.connections.wake()
     party.connections.wait(None)  # else the test would hang

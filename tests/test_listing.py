@@ -105,6 +105,7 @@ counters = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(counters, st.sampled_from(SORTS), st.integers(1, 9), st.text("ab/é", max_size=2))
 def test_all_pages_together_are_a_sorted_list_of_what_lives(found, sort, limit, prefix):
     table, now = new_table(), NOW + timedelta(seconds=4.5)
@@ -134,6 +135,7 @@ def test_a_prefix_ends_where_it_ends():
         assert all_pages(table, prefix=prefix) == [[]]
 
 
+@pytest.mark.slow
 def test_a_listing_by_name_shows_once_what_is_there_all_along():
     table = new_table(*(Set(f"{number:05}", number) for number in range(0, 3 * SLICE, 2)))
     cursor, names = None, []

@@ -1,6 +1,7 @@
 """The client: one deadline a call, one request in flight a connection, and never another call's answer."""
 
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -348,32 +349,32 @@ def test_even_interrupted_while_it_closes_a_connection_it_takes_no_late_answer(h
 def test_the_last_used_connection_is_the_first_to_be_used_again(home):
     pool = manager_module._Pool(home, "client", 3)
     soon = time.monotonic() + 10
-    one, two, three = (pool.take(soon) for _ in range(3))
+    one, two, three = (pool.take(soon, []) for _ in range(3))
     for slot in (two, three, one):
         pool.give(slot)
-    assert [pool.take(soon) for _ in range(3)] == [one, three, two]
+    assert [pool.take(soon, []) for _ in range(3)] == [one, three, two]
 
 
 def test_the_pool_is_bounded_and_waits_until_the_deadline(home, monkeypatch):
     pool = manager_module._Pool(home, "client", 2)
-    slots = [pool.take(time.monotonic() + 60) for _ in range(2)]
-    took, raised = takes(lambda: pool.take(time.monotonic() + 0.2), StoreUnavailable)
+    slots = [pool.take(time.monotonic() + 60, []) for _ in range(2)]
+    took, raised = takes(lambda: pool.take(time.monotonic() + 0.2, []), StoreUnavailable)
     assert 0.15 < took < 5
     assert "all 2 connections were busy" in str(raised)
     monkeypatch.setattr(manager_module, "_LOST_SECONDS", 60.0)  # so that only being given it helps
     threading.Timer(0.05, pool.give, [slots[0]]).start()
     started = time.monotonic()
-    assert pool.take(started + 30) is slots[0]
+    assert pool.take(started + 30, []) is slots[0]
     assert time.monotonic() - started < 10
 
 
 def test_who_waits_longest_is_served_first_and_before_anybody_new(home):
     pool = manager_module._Pool(home, "client", 1)
-    slot = pool.take(time.monotonic() + 60)
+    slot = pool.take(time.monotonic() + 60, [])
     served = []
 
     def wait(name):
-        served.append((name, pool.take(time.monotonic() + 60)))
+        served.append((name, pool.take(time.monotonic() + 60, [])))
 
     threads = []
     for name in ("first", "second"):
@@ -382,7 +383,7 @@ def test_who_waits_longest_is_served_first_and_before_anybody_new(home):
         wait_until(lambda: len(pool._waiting) == len(threads))
     pool.give(slot)
     with pytest.raises(StoreUnavailable):
-        pool.take(time.monotonic())  # it is the first one's already, whether that one has noticed or not
+        pool.take(time.monotonic(), [])  # it is the first one's already, whether that one has noticed or not
     wait_until(lambda: served)
     assert served == [("first", slot)]
     pool.give(slot)
@@ -395,8 +396,8 @@ def test_one_that_is_lost_is_replaced_when_its_calls_deadline_is_over(home, monk
     """As when a signal's handler raised just before it was given back."""
     monkeypatch.setattr(manager_module, "_LOST_SECONDS", 0.05)
     pool = manager_module._Pool(home, "client", 1)
-    lost = pool.take(time.monotonic() + 0.2)
-    found = pool.take(time.monotonic() + 20)
+    lost = pool.take(time.monotonic() + 0.2, [])
+    found = pool.take(time.monotonic() + 20, [])
     assert found is not lost
     pool.give(lost)  # late, after all: there is no room for it
     pool.give(found)
@@ -645,11 +646,12 @@ def test_whatever_interrupts_a_call_the_next_one_gets_its_own_answer(manager, er
     with contextlib.closing(manager.store(3.0, pool=2)) as store:
         store.execute(Request([Set(name, at) for at, name in enumerate(names)])).unwrap()
         interrupted = answered = 0
+        end = time.monotonic() + 60
         with interruptions(error) as arm:
-            for at in range(1_000):
-                name = at % len(names)
+            while min(interrupted, answered) < 300 and time.monotonic() < end:
+                name = chance.randrange(len(names))
                 try:
-                    arm(10 ** chance.uniform(-5, -2.3))
+                    arm(10 ** chance.uniform(-5, -2))
                     value = store.execute(Request([Get(names[name])])).only().value
                     entries = store.execute(Request([List("own", limit=3)])).only().counters
                     arm(0)
@@ -660,8 +662,7 @@ def test_whatever_interrupts_a_call_the_next_one_gets_its_own_answer(manager, er
                 assert value == name
                 assert [entry.value for entry in entries] == [0, 1, 10]
         print(f"{interrupted} interrupted, {answered} answered")
-        assert interrupted > 100
-        assert answered > 100
+        assert min(interrupted, answered) >= 300
         # the pool is whole, or whole again: two threads at once are still served
         barrier, served = threading.Barrier(2), []
 
@@ -677,6 +678,7 @@ def test_whatever_interrupts_a_call_the_next_one_gets_its_own_answer(manager, er
             thread.join(30)
         assert served == [7] * 100
         store._pool().abandon()  # also what was lost
+    gc.collect()  # and what is lost altogether, while its warnings are not heard
 
 
 @abandoned_sockets
@@ -696,6 +698,8 @@ def test_interrupted_increments_are_applied_once_or_never(manager):
         assert values == sorted(set(values))
         print(f"{tried} calls, {len(values)} answered, {total} applied")
         assert len(values) <= total <= tried
+        store._pool().abandon()
+    gc.collect()
 
 
 @pytest.mark.process

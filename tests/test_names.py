@@ -24,6 +24,7 @@ def everything(sorted_names):
     return list(sorted_names.after("", inclusive=True))
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), few_names), max_size=60), few_names)
 def test_it_agrees_with_a_sorted_list_after_any_steps(steps, place):
     real, model = SortedNames(), set()

@@ -76,6 +76,7 @@ def shares_nothing(value):
 # What is read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pickler", PICKLERS.values(), ids=PICKLERS)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @given(value=values)
@@ -435,6 +436,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", BOMBS.values(), ids=BOMBS)
 def test_bombs_are_refused_in_little_memory_and_time(body):
     frame = proto4(body)
@@ -516,6 +518,7 @@ def test_any_bytes_are_read_or_refused(body):
         agrees_with_the_standard_reader(bytes([0x80, protocol]) + body)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(READ_BYTES) | st.integers(0, 3), max_size=60).map(bytes))
 @settings(max_examples=150, deadline=None)
 def test_any_row_of_opcodes_is_read_or_refused(body):
@@ -543,6 +546,7 @@ def mutated(frame, dice):
     return bytes(data)
 
 
+@pytest.mark.slow
 def test_mutated_pickles_are_refused_or_mean_what_the_standard_reader_says():
     """A fixed seed; frames of protocol 4 also without their FRAME, whose length would betray most changes."""
     dice = random.Random(20_240)

@@ -407,6 +407,7 @@ def test_versions_go_on_and_none_is_given_twice(house, failing):
     assert value_of(client.ask(Set("a", 0, if_version=versions[-1]))) == 0
 
 
+@pytest.mark.slow
 def test_failures_at_random_leave_exactly_what_was_acknowledged(house):
     """Six clients, two counters; the sum of the acknowledged deltas is there, each value was told once."""
     chance, clients = random.Random(4), [house.client() for _ in range(6)]
@@ -564,6 +565,7 @@ def test_a_reply_that_cannot_be_encoded_does_nothing_but_close_one_connection(ho
     assert fine.ask(Get("odd")).problem.code == "not-found"
 
 
+@pytest.mark.slow
 def test_a_reply_over_the_cap_is_refused_and_nothing_is_applied(tmp_path, monkeypatch):
     house = House(tmp_path / "home", monkeypatch, max_frame=4 * MAX_REPLY)
     client = house.client()
@@ -637,6 +639,7 @@ def fill(house, number, **settings):
         turn.commit(lambda outcomes: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sort", ["name", "-value", "-updated"])
 def test_others_are_served_between_the_slices_of_a_listing(house, sort):
     fill(house, 10 * SLICE)
@@ -652,6 +655,7 @@ def test_others_are_served_between_the_slices_of_a_listing(house, sort):
     assert served >= (1 if sort == "name" else 4)
 
 
+@pytest.mark.slow
 def test_a_listing_asked_for_by_one_connection_waits_for_its_own_answer(house):
     """Its next request is not even read before that, and then it is answered."""
     fill(house, 10 * SLICE)
@@ -667,6 +671,7 @@ def test_a_listing_asked_for_by_one_connection_waits_for_its_own_answer(house):
     assert value_of(client.reply()) == 7
 
 
+@pytest.mark.slow
 def test_several_listings_go_on_side_by_side(house):
     fill(house, 10 * SLICE)
     clients = [house.client() for _ in range(3)]
@@ -765,6 +770,7 @@ def test_a_stop_ends_the_wait(house):
     assert house.server._connections._selector.get_map() is None
 
 
+@pytest.mark.slow
 def test_one_who_does_not_read_does_not_hold_up_the_end(house, monkeypatch):
     client = house.client()
     connection = next(iter(house.server._connections._door))

@@ -638,6 +638,7 @@ turns = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(turns)
 def test_what_was_written_down_is_enough_to_have_the_table_again(turns):
     table, written, now = CounterTable("run", 4), Journal(), NOW
@@ -664,6 +665,7 @@ def test_what_was_written_down_is_enough_to_have_the_table_again(turns):
         assert {*table.caller_ends._second_of} == {*table.callers}
 
 
+@pytest.mark.slow
 @given(st.lists(requests, max_size=20))
 def test_one_turn_of_many_requests_gives_what_many_turns_give(requests):
     together, apart = CounterTable("run", 4), CounterTable("run", 4)

@@ -374,6 +374,7 @@ maybe_entries = st.none() | entries()
 any_op = st.one_of(increments(), sets(), st.builds(Delete, st.just("a"), versions), st.just(Get("a")))
 
 
+@pytest.mark.slow
 @given(maybe_entries, any_op)
 def test_always_a_value_lies_within_its_counters_bounds_and_64_bits(before, op):
     after, _ = do(before, op)
@@ -383,6 +384,7 @@ def test_always_a_value_lies_within_its_counters_bounds_and_64_bits(before, op):
         assert (after.ttl is None) == (after.ttl_mode is None) == (after.expires_at is None)
 
 
+@pytest.mark.slow
 @given(maybe_entries, any_op)
 def test_always_the_answer_adds_up(before, op):
     after, told = do(before, op)
@@ -401,6 +403,7 @@ def test_always_the_answer_adds_up(before, op):
     assert told.delta == (moved if LOW <= moved <= HIGH else None)
 
 
+@pytest.mark.slow
 @given(maybe_entries, increments())
 def test_always_a_step_goes_the_way_of_its_delta_and_no_further(before, op):
     _, told = do(before, op)
@@ -408,6 +411,7 @@ def test_always_a_step_goes_the_way_of_its_delta_and_no_further(before, op):
         assert 0 <= told.delta <= op.delta or op.delta <= told.delta <= 0
 
 
+@pytest.mark.slow
 @given(maybe_entries, increments())
 def test_always_a_refused_step_would_have_left_the_range(before, op):
     after, _ = do(before, op)
@@ -420,6 +424,7 @@ def test_always_a_refused_step_would_have_left_the_range(before, op):
         assert (op.on_bound or start.on_bound) != "clamp"
 
 
+@pytest.mark.slow
 @given(entries(), sets())
 def test_always_a_set_keeps_what_is_left_out_and_takes_what_is_given(before, op):
     if before.expired(NOW):

@@ -26,6 +26,7 @@ def depth(value):
     return 0
 
 
+@pytest.mark.slow
 @given(VALUES, st.booleans(), st.sampled_from([None, 1]))
 def test_it_reads_what_json_writes(value, ascii_only, indent):
     if depth(value) <= MAX_DEPTH:
@@ -186,6 +187,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=list(HOSTILE))
 def test_a_mebibyte_of_anything_takes_no_time(body):
     assert 0.6 * MIB < len(body) <= MIB or body == HOSTILE["many keys"]

@@ -86,11 +86,12 @@ class ManagerStore(Store):
         seconds = self._timeout if timeout is None else SETTINGS["timeout"].parse(timeout, "timeout")
         deadline = time.monotonic() + seconds
         pool = self._pool()
-        slot = pool.take(deadline)
+        held: list[_Slot] = []
         try:
-            return slot.ask(request, deadline)
+            return pool.take(deadline, held).ask(request, deadline)
         finally:
-            pool.give(slot)
+            for slot in held:
+                pool.give(slot)
 
     def close(self) -> None:
         """Close the connections that are idle; the next call opens one again."""
@@ -138,21 +139,18 @@ class _Pool:
         self._waiting: deque[_Waiter] = deque()
         self._lock = threading.RLock()  # a signal's handler may count too
 
-    def take(self, deadline: float) -> _Slot:
-        slot = None
-        try:
-            with self._lock:
-                slot = self._free_slot()
-                if slot is not None:
-                    self._busy[slot] = deadline
-                    return slot
-                waiter = _Waiter(deadline)
-                self._waiting.append(waiter)
-        except BaseException:
+    def take(self, deadline: float, held: list[_Slot]) -> _Slot:
+        """A slot, which is put into *held* first: so whoever is interrupted can give it back."""
+        with self._lock:
+            slot = self._free_slot()
             if slot is not None:
-                self.give(slot)
-            raise
-        return self._wait(waiter)
+                held.append(slot)
+                self._busy[slot] = deadline
+                return slot
+            waiter = _Waiter(deadline)
+            self._waiting.append(waiter)
+        held.append(self._wait(waiter))
+        return held[0]
 
     def give(self, slot: _Slot) -> None:
         try:
