@@ -1,18 +1,26 @@
 """What a new user does, with real processes: two commands, an app of their own, numbers that are right."""
 
+import collections
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import psutil
 import pytest
 from support import COMMAND, free_port, start_process, wait_until
+
+from counter import Increment, Request, open_store
+from counter.home import Home
 
 pytestmark = pytest.mark.process
 
@@ -92,6 +100,58 @@ def test_an_app_under_gunicorn_is_exact(tmp_path, app_folder):
         numbers = count_together(f"http://127.0.0.1:{port}/hit", "hits", 2000 // CLIENTS)
         assert sorted(numbers) == list(range(1, 2001))
         assert server.stop() == 0
+
+
+def test_a_manager_killed_twenty_times_costs_no_call_and_no_request(tmp_path):
+    """Under `counter run`, with threads of the library and HTTP clients in mid-call each time."""
+    home = Home(tmp_path / "home")
+    done = threading.Event()
+    told = []  # of each call, the life of the manager that it met, and the number
+
+    def call(store):
+        change = store.execute(Request([Increment("page")])).only()
+        return change.version.rpartition(".")[0], change.value
+
+    def request(connection):
+        connection.request("POST", "/v1/counters/page/increment")
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status == 200, (response.status, body)
+        change = json.loads(body)
+        return change["version"].rpartition(".")[0], change["value"]
+
+    def repeat(ask, of):
+        calls = 0
+        while not done.is_set():
+            told.append(ask(of))
+            calls += 1
+        return calls
+
+    with running("--workers", "2", home=home.path) as (_process, url), ThreadPoolExecutor(8) as pool:
+        store = open_store(f"counter://{home.path}")
+        address = urlsplit(url).netloc
+        jobs = [pool.submit(repeat, call, store) for _ in range(4)]
+        connections = [HTTPConnection(address, timeout=60) for _ in range(4)]
+        jobs += [pool.submit(repeat, request, connection) for connection in connections]
+        try:
+            for _ in range(20):
+                met = len(told)
+                wait_until(lambda met=met: len(told) > met + 50 or any(job.done() for job in jobs))
+                killed = home.holder()
+                os.kill(killed, signal.SIGKILL)
+                wait_until(lambda killed=killed: home.holder() not in (killed, None))
+        finally:
+            done.set()
+        calls = [job.result(60) for job in jobs]
+        for opened in (store, *connections):
+            opened.close()
+    lives = collections.defaultdict(list)
+    for life, number in told:
+        lives[life].append(number)
+    assert len(lives) == 21
+    assert all(len(numbers) == len(set(numbers)) for numbers in lives.values()), "a number was given twice"
+    assert all(calls)
+    print(f"{sum(calls)} calls in {len(lives)} lives")
 
 
 @pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "counter stop"])
