@@ -6,7 +6,6 @@ import select
 import socket
 
 from .handshake import MAX_HANDSHAKE_FRAME, ServerHandshake
-from .ops import Hello
 from .wire import MAX_REPLY, Frames, frame
 
 _READ = 64 * 1024
@@ -29,7 +28,6 @@ class Connection:
         self.sock = sock
         self.frames = Frames(MAX_HANDSHAKE_FRAME)
         self.handshake = handshake
-        self.hello: Hello | None = None
         self.since = ticks  # when it came, and later when its output last moved; seconds, monotonic
         self.working = False
         self.closing = False  # close it once its output has left

@@ -164,7 +164,8 @@ class Turn(Generic[S]):
             self._table.caller_ends.put(caller, ceil(record.deadline))
 
     def _decide(self, request: Request, seal: Callable[[Reply], S]) -> S:
-        if request.mutates and self._size + len(request.ops) > self._table.max_counters:
+        mutates = request.mutates
+        if mutates and self._size + len(request.ops) > self._table.max_counters:
             self.sweep(0.0, len(request.ops))
         draft: dict[str, Entry | None] = {}
         try:
@@ -175,7 +176,7 @@ class Turn(Generic[S]):
             sealed = seal(Reply.refusing(error))
         self._overlay.update(draft)
         self._size = size
-        if request.caller is not None and request.mutates:
+        if request.caller is not None and mutates:
             last = self._last(request.caller)
             latest = request.deadline if last is None else max(request.deadline, last.deadline)
             record = Caller(request.seq, latest, sealed)

@@ -5,9 +5,11 @@ import os
 
 import hypothesis
 import pytest
+from manager_process import start_manager
 from stores import STORES
 
 from counter import Delete, List, Request, SharedCounter
+from counter.home import Home
 
 hypothesis.settings.register_profile("home", deadline=None, max_examples=30, database=None)
 hypothesis.settings.register_profile("ci", parent=hypothesis.settings.get_profile("home"), derandomize=True)
@@ -47,6 +49,22 @@ def small_store(request, tmp_path):
     """Each store in turn, with room for three counters."""
     with request.param(tmp_path, max_counters=3) as store:
         yield store
+
+
+@pytest.fixture
+def home(tmp_path):
+    """A home that a manager could start in."""
+    home = Home(tmp_path / "home")
+    home.prepare()
+    home.ensure_key()
+    return home
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory):
+    """A real manager, one for a module."""
+    with start_manager(tmp_path_factory.mktemp("manager") / "home") as manager:
+        yield manager
 
 
 def pytest_collection_finish(session):

@@ -19,7 +19,6 @@ from counter.door import (
     Keys,
 )
 from counter.handshake import ClientHandshake, HandshakeFailed, ServerHandshake
-from counter.home import Home
 
 NEW_KEY, NEWER_KEY = b"n" * 32, b"m" * 32
 
@@ -51,14 +50,6 @@ class FakeSocket:
 
     def close(self):
         self.closed = True
-
-
-@pytest.fixture
-def home(tmp_path):
-    home = Home(tmp_path / "home")
-    home.prepare()
-    home.ensure_key()
-    return home
 
 
 @pytest.fixture

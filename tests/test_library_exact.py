@@ -13,7 +13,6 @@ import struct
 import threading
 
 import pytest
-from manager_process import start_manager
 from support import wait_until
 
 import counter
@@ -22,12 +21,6 @@ pytestmark = pytest.mark.process
 
 PROCESSES, THREADS = 8, 4
 FEW_PROCESSES, FEW_THREADS, FEW_TIMES = 4, 2, 250
-
-
-@pytest.fixture(scope="module")
-def manager(tmp_path_factory):
-    with start_manager(tmp_path_factory.mktemp("manager") / "home") as manager:
-        yield manager
 
 
 @pytest.fixture

@@ -33,14 +33,6 @@ A = Request([Increment("a")])
 READ = Request([Get("a")])
 
 
-@pytest.fixture
-def home(tmp_path):
-    home = Home(tmp_path / "home")
-    home.prepare()
-    home.ensure_key()
-    return home
-
-
 @contextlib.contextmanager
 def opened(home, timeout=10.0, **options):
     store = ManagerStore(home.path if isinstance(home, Home) else home, timeout, **options)
@@ -483,12 +475,6 @@ def test_a_timeout_that_is_none_is_refused_before_anything_is_sent(home, timeout
 
 
 # A real manager
-
-
-@pytest.fixture(scope="module")
-def manager(tmp_path_factory):
-    with start_manager(tmp_path_factory.mktemp("manager") / "home") as manager:
-        yield manager
 
 
 @contextlib.contextmanager

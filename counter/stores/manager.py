@@ -205,8 +205,8 @@ class _Pool:
         finally:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(waiter)
-        with contextlib.suppress(queue.Empty):
-            return waiter.get_nowait()  # it came at the last moment
+        with self._lock, contextlib.suppress(queue.Empty):  # locked: nobody is just about to put one in
+            return waiter.get_nowait()
         raise StoreUnavailable(f"all {self._size} connections were busy until the deadline: nothing was sent")
 
 
