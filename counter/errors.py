@@ -64,6 +64,12 @@ class VersionMismatch(CounterError, RuntimeError):
     code, status, title = "version-mismatch", 412, "Version mismatch"
 
 
+class KeyReused(CounterError, ValueError):
+    """The idempotency key was used before, for something else. Nothing changed."""
+
+    code, status, title = "key-reused", 422, "Idempotency key reused"
+
+
 class Unsupported(CounterError, NotImplementedError):
     """This store, or this way of using it, cannot do what was asked."""
 
@@ -101,6 +107,7 @@ STORE_ERRORS: dict[str, type[CounterError]] = {
         NotFound,
         OutOfBounds,
         VersionMismatch,
+        KeyReused,
         Unsupported,
         LimitExceeded,
         StoreUnavailable,

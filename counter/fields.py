@@ -16,6 +16,8 @@ MAX_OPS = 10_000
 """Most ops in one request."""
 MAX_PAGE = 1000
 """Most counters in one page of a `List`."""
+MAX_KEY = 255
+"""Longest idempotency key, in characters."""
 MAX_TTL = 100 * 366 * 86_400
 """Longest time to live, in seconds: a hundred years."""
 
@@ -25,6 +27,7 @@ Name = Annotated[
     str, Meta(min_length=1, max_length=MAX_NAME, description="1-250 bytes, no control characters")
 ]
 ShortText = Annotated[str, Meta(max_length=64)]
+Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY, description="1-255 visible ASCII characters")]
 OnBound = Literal["reject", "clamp"]
 TtlMode = Literal["fixed", "sliding"]
 Sort = Literal["name", "-value", "-updated"]
@@ -66,6 +69,18 @@ def check_int(field: str, value: object, least: int = INT64_MIN, most: int = INT
 
 def _kind(value: object) -> str:
     return "null" if value is None else type(value).__name__
+
+
+def check_key(key: object) -> None:
+    """Refuse what is no idempotency key.
+
+    Raises:
+        InvalidRequest: not a str of 1 to 255 visible ASCII characters; a space is none.
+    """
+    # printable and ASCII: from the space to the tilde
+    fits = type(key) is str and 1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()
+    if not fits or " " in key:  # type: ignore[operator]
+        raise InvalidRequest(f"an idempotency key is 1 to {MAX_KEY} visible ASCII characters, without spaces")
 
 
 def check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _CHUNK = 1000
 
@@ -11,9 +11,10 @@ _CHUNK = 1000
 class SortedNames:
     """A sorted set of names in short sorted lists: adding one moves a few kilobytes at most."""
 
-    def __init__(self) -> None:
-        self._chunks: list[list[str]] = []
-        self._lasts: list[str] = []  # of each chunk the last name, or one that was the last
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        wanted = sorted(names)  # each once
+        self._chunks = [wanted[at : at + _CHUNK] for at in range(0, len(wanted), _CHUNK)]
+        self._lasts = [chunk[-1] for chunk in self._chunks]  # or, later, one that was the last
 
     def add(self, name: str) -> None:
         """Put *name*, which is not there, in its place."""

@@ -20,6 +20,7 @@ from .fields import (
     MAX_PAGE,
     MAX_TTL,
     Int64,
+    Key,
     Name,
     OnBound,
     ShortText,
@@ -29,6 +30,7 @@ from .fields import (
     check_choice,
     check_condition,
     check_int,
+    check_key,
     check_name,
 )
 from .information import Information, Limits
@@ -207,6 +209,9 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     A request that may change something carries *caller* (16 random bytes of one connection slot), *seq*
     (grows with each request of that caller) and *deadline* (seconds on the host's monotonic clock): so it can
     be sent again and is executed once, and never after its deadline.
+
+    One with an *idempotency_key* is executed once, whoever sends it: later ones with the same key and ops get
+    the same reply. Each *scope* has keys of its own: the name of the token that a request came with, if any.
     """
 
     ops: Annotated[list[AnyOp], Meta(min_length=1, max_length=MAX_OPS)]
@@ -214,20 +219,25 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     caller: Annotated[bytes, Meta(min_length=CALLER_BYTES, max_length=CALLER_BYTES)] | None = None
     seq: Int64 = 0
     deadline: float = 0.0
+    idempotency_key: Key | None = None
+    scope: ShortText = ""
 
     def __post_init__(self) -> None:
         ops = self.ops
         if not 1 <= len(ops) <= MAX_OPS:
             raise InvalidRequest(f"a request has 1 to {MAX_OPS} ops, not {len(ops)}")
-        if len(ops) > 1 and not all(op.on_counter for op in ops):
-            raise InvalidRequest("a batch holds get, increment, set and delete only")
+        key = self.idempotency_key
+        if (len(ops) > 1 or key is not None) and not all(op.on_counter for op in ops):
+            raise InvalidRequest("a batch holds get, increment, set and delete only; so does one with a key")
         if not math.isfinite(self.deadline):
             raise InvalidRequest("deadline is a finite number of seconds")
+        if key is not None:
+            check_key(key)
 
     @property
     def mutates(self) -> bool:
-        """Whether it may change a counter."""
-        return any(op.mutates for op in self.ops)
+        """Whether its outcome is to be remembered: it may change a counter, or has an idempotency key."""
+        return self.idempotency_key is not None or any(op.mutates for op in self.ops)
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -304,10 +314,14 @@ RESULT_TYPES: dict[type[Op], Any] = {
 
 
 class Reply(NamedTuple):
-    """The answer to a `Request`: one result an op, or the one *problem* for which nothing was done."""
+    """The answer to a `Request`: one result an op, or the one *problem* for which nothing was done.
+
+    *replayed*: it was given before, under the same idempotency key.
+    """
 
     results: list[Result]
     problem: Problem | None = None
+    replayed: bool = False
 
     @classmethod
     def refusing(cls, error: CounterError) -> Reply:

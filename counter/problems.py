@@ -17,15 +17,17 @@ ADVICE = {
     "clamp, or move the bounds.",
     "version-mismatch": "Somebody was faster. The field current is the counter as it is now (null: there is "
     "none): decide anew and send its version.",
+    "key-reused": "The key stands for what was asked under it first. Repeat a request unchanged, and take a "
+    "new key for each thing to be done once.",
     "unsupported": "This store cannot do it; another one may. The detail says what was missing.",
     "limit-exceeded": "Nothing is ever evicted to make room: delete counters, or raise the limit that the "
     "detail names.",
     "store-unavailable": "Nothing was applied: repeat it, after as many seconds as Retry-After says. If it "
     "lasts, look whether the manager runs.",
     "journal-full": "Nothing was applied. Reads go on; writes resume by themselves once the disk has space.",
-    "outcome-unknown": "The answer is lost, not necessarily the change. A read is safe to repeat. Before you "
-    "repeat a change, read the counter; a change sent with If-Match can be repeated: it is applied once at "
-    "the most.",
+    "outcome-unknown": "The answer is lost, not necessarily the change. A read is safe to repeat, and so is "
+    "a change sent with an Idempotency-Key: repeat it with the same key. Before you repeat any other change, "
+    "read the counter; one sent with If-Match is applied once at the most.",
     "cross-site": "A browser sent this on behalf of a page of another site. Open the page from this server, "
     "or ask from a program.",
     "no-such-route": "Counters are at /v1/counters/{name}; look for a typing error.",

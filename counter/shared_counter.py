@@ -62,6 +62,11 @@ class SharedCounter:
     Every method is one atomic request and may raise `StoreUnavailable` (nothing was applied) and
     `OutcomeUnknown` (it was applied, or never will be). *timeout* is in seconds, the store's own if None.
     Safe to use from any number of threads and processes, and across forks.
+
+    With an *idempotency_key* a change is made once, however often and by whomever the call is repeated: later
+    calls with that key return, or raise, what the first one did. Keys are kept for 24 hours, the newest
+    100,000 in up to 64 MiB, and for a minute in any case: a store full of younger ones raises `LimitExceeded`
+    and does nothing. The same key for anything else raises `KeyReused`.
     """
 
     def __init__(self, store: Store) -> None:
@@ -78,6 +83,7 @@ class SharedCounter:
         ttl: int | None = None,
         ttl_mode: TtlMode | None = None,
         if_version: str | None = None,
+        idempotency_key: str | None = None,
         timeout: float | None = None,
     ) -> int:
         """Add *delta* to the counter *name* and return the value after exactly this call.
@@ -94,16 +100,19 @@ class SharedCounter:
             ttl: seconds to live, if this call creates the counter.
             ttl_mode: "fixed" (default): from the creation; "sliding": from the last write.
             if_version: "present", "absent" or the version that the counter must have.
+            idempotency_key: 1-255 visible ASCII characters: done once under this key, however often it is
+                called within a day (see the class).
             timeout: seconds.
 
         Raises:
             OutOfBounds: the bounds or the 64-bit range forbid it; nothing changed.
             VersionMismatch: *if_version* does not hold; nothing changed.
             LimitExceeded: the store is full; nothing changed.
-            InvalidRequest: a bad name or number.
+            KeyReused: the key was used for something else; nothing changed.
+            InvalidRequest: a bad name, number or key.
         """
         op = Increment(name, _plain(delta), min, max, on_bound, ttl, ttl_mode, if_version)
-        value: int = self._only(op, timeout).value
+        value: int = self._only(op, timeout, idempotency_key).value
         return value
 
     def decrement(self, name: str, delta: int = 1, **options: Any) -> int:  # noqa: ANN401
@@ -128,12 +137,21 @@ class SharedCounter:
         entry: Entry = self._only(Get(name), timeout)
         return entry
 
-    def set(self, name: str, value: int, *, timeout: float | None = None, **settings: Any) -> int:  # noqa: ANN401
+    def set(
+        self,
+        name: str,
+        value: int,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **settings: Any,  # noqa: ANN401
+    ) -> int:
         """Give *name* the value *value*, creating it if need be, and return the value it has.
 
         Args:
             name: 1-250 bytes of UTF-8, no control characters.
             value: a signed 64-bit integer.
+            idempotency_key: as for `increment`.
             timeout: seconds.
             settings: *min*, *max*, *on_bound*, *ttl* (seconds), *ttl_mode*, *if_version*, as for `increment`
                 but remembered: one left out is kept, None clears it.
@@ -141,18 +159,27 @@ class SharedCounter:
         Raises:
             OutOfBounds: outside the counter's bounds; nothing changed.
             VersionMismatch: *if_version* does not hold; nothing changed.
+            LimitExceeded, KeyReused: as for `increment`.
         """
-        result: int = self._only(Set(name, _plain(value), **settings), timeout).value
+        result: int = self._only(Set(name, _plain(value), **settings), timeout, idempotency_key).value
         return result
 
-    def delete(self, name: str, *, if_version: str | None = None, timeout: float | None = None) -> int:
-        """Remove *name* and return its last value.
+    def delete(
+        self,
+        name: str,
+        *,
+        if_version: str | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Remove *name* and return its last value; *idempotency_key* as for `increment`.
 
         Raises:
             NotFound: there is no such counter.
             VersionMismatch: *if_version* does not hold; nothing changed.
+            LimitExceeded, KeyReused: of the key, as for `increment`.
         """
-        last: int = self._only(Delete(name, if_version), timeout).value
+        last: int = self._only(Delete(name, if_version), timeout, idempotency_key).value
         return last
 
     def update(
@@ -160,19 +187,23 @@ class SharedCounter:
         names: Iterable[str] | Mapping[str, int] = (),
         /,
         *,
+        idempotency_key: str | None = None,
         timeout: float | None = None,
         **deltas: int,
     ) -> None:
         """Add counts: of the elements of an iterable, or a mapping's values; all of them or none.
 
+        With *idempotency_key* (as for `increment`) a repeated call has to give them in the same order.
+
         Raises:
-            InvalidRequest: more than 10,000 different names, or a bad name or number.
+            InvalidRequest: more than 10,000 different names, or a bad name, number or key.
             OutOfBounds, LimitExceeded: one of them is refused; nothing changed.
+            KeyReused: as for `increment`.
         """
         pairs = names.items() if isinstance(names, Mapping) else collections.Counter(names).items()
         ops: list[AnyOp] = [Increment(name, _plain(delta)) for name, delta in (*pairs, *deltas.items())]
         if ops:
-            self._execute(ops, timeout)
+            self.store.execute(Request(ops, idempotency_key=idempotency_key), timeout).unwrap()
 
     def __getitem__(self, name: str) -> Reading:
         return Reading.of(self.get(name) or 0, self, name)
@@ -238,11 +269,8 @@ class SharedCounter:
                 return
             cursor = page.next
 
-    def _only(self, op: AnyOp, timeout: float | None = None) -> Any:  # noqa: ANN401
-        return self.store.execute(Request([op]), timeout).only()
-
-    def _execute(self, ops: list[AnyOp], timeout: float | None = None) -> list[Any]:
-        return list(self.store.execute(Request(ops), timeout).unwrap())
+    def _only(self, op: AnyOp, timeout: float | None = None, key: str | None = None) -> Any:  # noqa: ANN401
+        return self.store.execute(Request([op], idempotency_key=key), timeout).only()
 
 
 Mapping.register(SharedCounter)  # so that collections.Counter(counters) and `update` take the values, too

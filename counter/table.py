@@ -3,49 +3,40 @@
 A turn executes any number of requests on its overlay. `commit` hands what came out to *append*, which writes
 it down, and only then merges it: if append fails, nothing of the turn has happened. Pure: time, the form of
 a sealed answer and the place to append to are arguments.
+
+A request that its caller repeats, or that has an idempotency key used before, is answered with what came out
+then.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from datetime import datetime
 from itertools import islice
 from math import ceil, floor
 from types import TracebackType
 from typing import Generic, TypeVar, cast
 
-from msgspec import Struct
+from msgspec.structs import force_setattr
 
-from .errors import CounterError, InvalidRequest, LimitExceeded, OutcomeUnknown
+from .errors import CounterError, InvalidRequest, KeyReused, LimitExceeded, OutcomeUnknown
+from .keys import Asked, Keys, KeysOverlay
 from .names import SortedNames
 from .ops import CounterOp, Entry, Problem, Reply, Request, Result
 from .schedule import Schedule
+from .state import Caller, Keyed, Outcome, State
 from .transition import transition
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Sized)
 SWEEP = 1000
 """How many expired counters a turn sweeps at the most."""
 LONGEST_DEADLINE = 3600.0
 """How far ahead a request's deadline may lie, in seconds: callers are remembered until then."""
-
-
-class Caller(Struct, Generic[S], frozen=True):
-    """The last request of one caller: what a repeated one is answered with, until *deadline* has passed."""
-
-    seq: int
-    deadline: float
-    reply: S
-
-
-class Outcome(Struct, Generic[S], frozen=True):
-    """What came out of one request, or of a sweep: all that is needed to have it again."""
-
-    at: datetime
-    changed: dict[str, Entry | None]
-    caller: bytes | None = None
-    record: Caller[S] | None = None
-
+MAX_CALLER_BYTES = 256 * 1024 * 1024
+"""Most bytes of what callers are remembered by: of each its sealed reply, and `CALLER_OVERHEAD`."""
+CALLER_OVERHEAD = 400
+"""Bytes that a caller takes besides: 300 were measured, and dicts grow in steps."""
 
 Append = Callable[[Sequence[Outcome[S]]], None]
 """Writes outcomes down, or raises `StoreUnavailable` and has written none."""
@@ -56,18 +47,69 @@ class CounterTable(Generic[S]):
 
     `lock` guards everything below it; a turn holds it from beginning to end. *S* is what a reply is sealed
     into (bytes in the manager), and what a repeated request gets again.
+
+    Args:
+        run: the id of this run, for versions.
+        max_counters: most counters there can be.
+        as_replayed: makes of a sealed reply the same one, marked as given before under its idempotency key;
+            left out, there is no mark.
+        size_of: the bytes of a sealed reply, about.
     """
 
-    def __init__(self, run: str, max_counters: int) -> None:
+    def __init__(
+        self,
+        run: str,
+        max_counters: int,
+        as_replayed: Callable[[S], S] = lambda sealed: sealed,
+        size_of: Callable[[S], int] = len,
+    ) -> None:
         self.run = run
         self.max_counters = max_counters
+        self.as_replayed = as_replayed
+        self.size_of = size_of
         self.lock = threading.Lock()
         self.entries: dict[str, Entry] = {}
         self.names = SortedNames()
         self.ends: Schedule[str] = Schedule()
         self.callers: dict[bytes, Caller[S]] = {}
         self.caller_ends: Schedule[bytes] = Schedule()
+        self.caller_bytes = 0
+        self.keys: Keys[S] = Keys(size_of)
         self._revision = 0
+
+    def restore(self, state: State[S], ticks: float) -> None:
+        """Take *state* over, dicts and all, into this table, which is empty; forget callers of the past.
+
+        Every counter gets a version of this run. One of an earlier run may have been told of a change that
+        was lost with the power, so a compare-and-set with it must fail.
+        """
+        self.entries = state.entries
+        self.names = SortedNames(state.entries)
+        for name, entry in state.entries.items():
+            force_setattr(entry, "version", self.next_version())
+            if entry.expires_at is not None:
+                self.ends.put(name, ceil(entry.expires_at.timestamp()))
+        for caller, last in state.callers.items():
+            if last.deadline > ticks:
+                self.remember(caller, last)
+        self.keys = Keys(self.size_of, state.keys)
+        if state.at is not None:
+            self.keys.trim(state.at)
+
+    def remember(self, caller: bytes, record: Caller[S]) -> None:
+        """Keep *record* of *caller* until its deadline."""
+        self.caller_bytes += self.caller_cost(record) - self.caller_cost(self.callers.get(caller))
+        self.callers[caller] = record
+        self.caller_ends.put(caller, ceil(record.deadline))
+
+    def forget(self, caller: bytes) -> None:
+        """Drop the record of *caller*, which there is."""
+        self.caller_bytes -= self.caller_cost(self.callers.pop(caller))
+        self.caller_ends.drop(caller)
+
+    def caller_cost(self, record: Caller[S] | None) -> int:
+        """The bytes that *record* counts for."""
+        return 0 if record is None else self.size_of(record.reply) + CALLER_OVERHEAD
 
     def next_version(self) -> str:
         """A version never given before, in this run or another."""
@@ -92,6 +134,8 @@ class Turn(Generic[S]):
         self._table = table
         self._overlay: dict[str, Entry | None] = {}
         self._callers: dict[bytes, Caller[S]] = {}
+        self._caller_bytes = 0  # more than in the table
+        self._keys = KeysOverlay(table.keys, now)
         self._outcomes: list[Outcome[S]] = []
         self._size = 0  # of the table with the overlay; known once the lock is held
         self._due = table.ends.due(floor(now.timestamp()))  # each is come to once in a turn
@@ -119,9 +163,17 @@ class Turn(Generic[S]):
 
     def settled(self, request: Request, ticks: float, seal: Callable[[Reply], S]) -> S | None:
         """The answer to a request that is not to be decided: it was before, or is too late; None if it is."""
-        if request.caller is None or not request.mutates:
-            return None
-        last = self._last(request.caller)
+        sealed = None
+        if request.caller is not None and request.mutates:
+            sealed = self._repeated_or_late(request, request.caller, ticks, seal)
+        if sealed is not None or request.idempotency_key is None:
+            return sealed
+        return self._replayed(request, seal)
+
+    def _repeated_or_late(
+        self, request: Request, caller: bytes, ticks: float, seal: Callable[[Reply], S]
+    ) -> S | None:
+        last = self._last(caller)
         if last is not None and request.seq == last.seq:
             return last.reply
         if last is not None and request.seq < last.seq:
@@ -133,8 +185,29 @@ class Turn(Generic[S]):
             return seal(Reply.refusing(ahead))
         return None
 
+    def _replayed(self, request: Request, seal: Callable[[Reply], S]) -> S | None:
+        """What came out under the key before; from now on it is also what the caller is remembered by."""
+        asked = Asked.by(request)
+        if asked is None or (keyed := self._keys.get(asked.key)) is None:
+            return None
+        try:
+            if keyed.digest != asked.digest:
+                raise KeyReused(
+                    f"the idempotency key {request.idempotency_key!r} was used for another request: "
+                    "take a new key for each thing that is to be done once"
+                )
+            sealed = self._table.as_replayed(keyed.reply)
+            if request.caller is not None:
+                self._keep(self._outcome(request, {}, sealed, None))
+        except CounterError as error:
+            return seal(Reply.refusing(error))
+        return sealed
+
     def sweep(self, ticks: float, most: int = SWEEP) -> bool:
-        """Remove up to *most* expired counters and forget callers of the past; whether there was any."""
+        """Remove up to *most* expired counters, and forget as many callers and keys of the past at the most.
+
+        Returns whether there was any.
+        """
         entries = ((name, self._lookup(name)) for name in self._due)
         expired = (name for name, entry in entries if entry is not None and entry.expired(self.now))
         gone: dict[str, Entry | None] = dict.fromkeys(islice(expired, most))
@@ -144,9 +217,9 @@ class Turn(Generic[S]):
             self._outcomes.append(Outcome(self.now, gone))
         late = list(islice(self._table.caller_ends.due(floor(ticks)), most))
         for caller in late:
-            self._table.caller_ends.drop(caller)
-            del self._table.callers[caller]
-        return bool(gone or late)
+            self._table.forget(caller)
+        swept_keys = self._keys.sweep(most)
+        return bool(gone or late or swept_keys)
 
     def commit(self, append: Append[S]) -> None:
         """Write down what came out, then let everybody see it.
@@ -154,14 +227,13 @@ class Turn(Generic[S]):
         Raises:
             StoreUnavailable: from *append*; nothing of this turn has happened.
         """
-        if not self._outcomes:
-            return
-        append(self._outcomes)
+        if self._outcomes:
+            append(self._outcomes)
         for name, entry in self._overlay.items():
             self._merge(name, entry)
         for caller, record in self._callers.items():
-            self._table.callers[caller] = record
-            self._table.caller_ends.put(caller, ceil(record.deadline))
+            self._table.remember(caller, record)
+        self._keys.merge()
 
     def _decide(self, request: Request, seal: Callable[[Reply], S]) -> S:
         mutates = request.mutates
@@ -174,17 +246,50 @@ class Turn(Generic[S]):
         except CounterError as error:  # all or nothing: the draft is dropped
             draft, size = {}, self._size
             sealed = seal(Reply.refusing(error))
+        if mutates:
+            try:
+                self._keep(self._outcome(request, draft, sealed, Asked.by(request)))
+            except LimitExceeded as error:
+                return seal(Reply.refusing(error))
         self._overlay.update(draft)
         self._size = size
-        if request.caller is not None and mutates:
-            last = self._last(request.caller)
-            latest = request.deadline if last is None else max(request.deadline, last.deadline)
-            record = Caller(request.seq, latest, sealed)
-            self._callers[request.caller] = record
-            self._outcomes.append(Outcome(self.now, draft, request.caller, record))
-        elif draft:
-            self._outcomes.append(Outcome(self.now, draft))
         return sealed
+
+    def _outcome(
+        self, request: Request, changed: dict[str, Entry | None], sealed: S, asked: Asked | None
+    ) -> Outcome[S]:
+        caller = request.caller
+        if caller is None and asked is None:
+            return Outcome(self.now, changed)  # nobody to be remembered
+        last = None if caller is None else self._last(caller)
+        latest = request.deadline if last is None else max(request.deadline, last.deadline)
+        key, digest = asked or (None, b"")
+        return Outcome(self.now, changed, sealed, caller, request.seq, latest, key, digest)
+
+    def _keep(self, outcome: Outcome[S]) -> None:
+        """Have *outcome* written down, and remember what it tells of who asked.
+
+        Raises:
+            LimitExceeded: there is no room for that; nothing was done.
+        """
+        reply, caller = outcome.reply, outcome.caller
+        record, growth = None, 0
+        if reply is not None and caller is not None:
+            record = Caller(outcome.seq, outcome.deadline, reply)
+            growth = self._table.caller_cost(record) - self._table.caller_cost(self._last(caller))
+            total = self._table.caller_bytes + self._caller_bytes + growth
+            if growth > 0 and total > MAX_CALLER_BYTES:
+                raise LimitExceeded(
+                    "the answers kept for callers that may repeat a request fill the room there is for them: "
+                    "nothing was done; repeat it in some seconds"
+                )
+        if reply is not None and outcome.key is not None:
+            self._keys.add(outcome.key, Keyed(outcome.digest, outcome.at, reply))
+        if record is not None and caller is not None:
+            self._callers[caller] = record
+            self._caller_bytes += growth
+        if reply is not None or outcome.changed:
+            self._outcomes.append(outcome)
 
     def _answer(self, request: Request, draft: dict[str, Entry | None]) -> tuple[Reply, int]:
         """The reply, the changes in *draft*, and how many counters there are with them."""

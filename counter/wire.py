@@ -22,6 +22,7 @@ _LENGTH = struct.Struct("!I")  # multiprocessing's is signed; a negative length 
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(Request)
 _MOST_TOLD = 200
+_REPLAYED = _encoder.encode(True)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: a deep unknown field
 
 
@@ -101,6 +102,14 @@ def encode_reply(reply: Reply) -> bytes:
     return payload
 
 
+def as_replayed(payload: bytes) -> bytes:
+    """*payload*, an encoded reply, as the reply to one who used the same idempotency key later.
+
+    `Reply.replayed` is its last field, and one byte: all before it stays as it was given the first time.
+    """
+    return payload[: -len(_REPLAYED)] + _REPLAYED
+
+
 def decode_reply(payload: bytes, ops: Sequence[AnyOp]) -> Reply:
     """The reply in *payload* to a request of *ops*.
 
@@ -110,20 +119,20 @@ def decode_reply(payload: bytes, ops: Sequence[AnyOp]) -> Reply:
     kinds = [RESULT_TYPES[type(op)] for op in ops]
     alike = all(kind is kinds[0] for kind in kinds)
     try:
-        results, problem = _replies(kinds[0] if alike else msgspec.Raw).decode(payload)
+        results, problem, replayed = _replies(kinds[0] if alike else msgspec.Raw).decode(payload)
         if len(results) != (len(ops) if problem is None else 0):
             raise ValueError(f"not a reply: {len(results)} results to {len(ops)} ops")
         if not alike:
             results = [_results(kind).decode(each) for kind, each in zip(kinds, results, strict=False)]
     except _UNREADABLE as error:
         raise ValueError(f"not a reply: {error}") from None
-    return Reply(results, problem)
+    return Reply(results, problem, replayed)
 
 
 @cache
-def _replies(kind: Any) -> msgspec.msgpack.Decoder[tuple[list[Any], Problem | None]]:  # noqa: ANN401
+def _replies(kind: Any) -> msgspec.msgpack.Decoder[tuple[list[Any], Problem | None, bool]]:  # noqa: ANN401
     result = kind if kind is msgspec.Raw else kind | Problem if kind else Problem | None
-    return msgspec.msgpack.Decoder(tuple[list[result], Problem | None])  # type: ignore[valid-type]
+    return msgspec.msgpack.Decoder(tuple[list[result], Problem | None, bool])  # type: ignore[valid-type]
 
 
 @cache

@@ -86,6 +86,21 @@ def test_each_command_prints_the_number_that_is_there_after_it(terminal):
 
 
 @pytest.mark.parametrize(
+    ("command", "printed"),
+    [("incr a 2", "7\n"), ("decr a", "4\n"), ("set a 9", "9\n"), ("reset a", "0\n"), ("delete a", "5\n")],
+)
+def test_a_command_with_an_idempotency_key_is_done_once(terminal, command, printed):
+    terminal.out("set", "a", 5)
+    command = [*command.split(), "--idempotency-key", "k"]
+    assert terminal.out(*command) == printed
+    after = dict(terminal.counters)
+    assert terminal.out(*command) == printed
+    assert dict(terminal.counters) == after
+    assert "'k'" in terminal.refused(1, "incr", "b", "--idempotency-key", "k")
+    assert "visible ASCII" in terminal.refused(2, "incr", "b", "--idempotency-key", "two words")
+
+
+@pytest.mark.parametrize(
     "order", ["incr - -5", "incr page -5 --max 9", "incr --max 9 page -5", "incr page --max 9 -- -5"]
 )
 def test_a_negative_number_is_an_argument_wherever_options_stand(terminal, order):

@@ -19,6 +19,7 @@ TABLE = {  # code: (class, builtin, HTTP status, exit code)
     "not-found": (errors.NotFound, KeyError, 404, 1),
     "out-of-bounds": (errors.OutOfBounds, ValueError, 409, 1),
     "version-mismatch": (errors.VersionMismatch, RuntimeError, 412, 1),
+    "key-reused": (errors.KeyReused, ValueError, 422, 1),
     "unsupported": (errors.Unsupported, NotImplementedError, 501, 1),
     "limit-exceeded": (errors.LimitExceeded, RuntimeError, 507, 1),
     "store-unavailable": (errors.StoreUnavailable, ConnectionError, 503, 3),

@@ -168,7 +168,7 @@ def is_refusal(answer):
     if answer[:1] == pickle.PROTO:
         kind, error = pickle.loads(answer)
         return kind == "#ERROR" and type(error).__module__ == "builtins" and "\n" not in str(error)
-    results, problem = msgspec.msgpack.decode(answer)
+    results, problem, _replayed = msgspec.msgpack.decode(answer)
     return not results and problem[0] in ("invalid-request", "outcome-unknown", "unsupported")
 
 

@@ -62,6 +62,17 @@ def test_many_names_come_and_go_in_any_order(order):
     assert everything(real) == ["again"]
 
 
+@given(st.sets(few_names), few_names)
+def test_made_of_names_it_is_as_if_they_had_been_added(wanted, name):
+    real = SortedNames(wanted)
+    assert everything(real) == sorted(wanted)
+    if name not in wanted:
+        real.add(name)
+    for other in wanted:
+        real.remove(other)
+    assert everything(real) == ([] if name in wanted else [name])
+
+
 def test_no_chunk_grows_without_end():
     real = SortedNames()
     for number in range(200):

@@ -238,6 +238,7 @@ def test_a_deadline_is_a_finite_time(deadline):
 def test_a_request_mutates_if_any_of_its_ops_does():
     assert not Request([Get("a"), Get("b")]).mutates
     assert Request([Get("a"), Delete("b")]).mutates
+    assert Request([Get("a")], idempotency_key="k").mutates, "its outcome is to be remembered"
     assert [op for op in RESULT_TYPES if op.mutates] == [Increment, Set, Delete]
 
 

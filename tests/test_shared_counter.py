@@ -4,6 +4,7 @@ import collections
 import copy
 import json
 import pickle
+import uuid
 from enum import IntEnum
 
 import pytest
@@ -12,6 +13,7 @@ from msgspec import UNSET
 from counter import (
     Increment,
     InvalidRequest,
+    KeyReused,
     List,
     NotFound,
     OutOfBounds,
@@ -494,3 +496,53 @@ def test_a_reading_knows_its_counter_until_its_delta_is_taken(counters):
     assert reading.take_delta(counters, "a") is None
     assert Reply([reading]).unwrap() == [5]
     assert counters.store.execute(Request([Increment("a", int(reading))])).only().value == 5
+
+
+# -- idempotency keys
+
+
+@pytest.fixture
+def key():
+    """One that no other test used."""
+    return f"key-{uuid.uuid4()}"
+
+
+CHANGES = {
+    "increment": (lambda counters, key: counters.increment("a", 2, idempotency_key=key), 7),
+    "decrement": (lambda counters, key: counters.decrement("a", 2, idempotency_key=key), 3),
+    "set": (lambda counters, key: counters.set("a", 9, idempotency_key=key), 9),
+    "delete": (lambda counters, key: counters.delete("a", idempotency_key=key), 5),
+    "update": (lambda counters, key: counters.update(["a", "b"], idempotency_key=key), None),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), CHANGES.values(), ids=list(CHANGES))
+def test_each_change_is_made_once_under_its_key(counters, key, change, told):
+    counters.set("a", 5)
+    assert change(counters, key) == told
+    after = dict(counters)
+    for _ in range(2):
+        assert change(counters, key) == told
+    assert dict(counters) == after
+    with pytest.raises(KeyReused):
+        counters.increment("a", 1000, idempotency_key=key)
+    assert dict(counters) == after
+
+
+def test_a_refusal_is_raised_again_under_its_key(counters, key):
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            counters.delete("a", idempotency_key=key)
+        counters.set("a", 1)
+
+
+def test_an_update_of_nothing_uses_no_key(recorded, recorder):
+    recorded.update([], idempotency_key="k")
+    assert recorder.asked == []
+
+
+@pytest.mark.parametrize("wrong", ["", "two words", "ü", 5])
+def test_what_is_no_key_is_refused_before_it_is_sent(recorded, recorder, wrong):
+    with pytest.raises(InvalidRequest):
+        recorded.increment("a", idempotency_key=wrong)
+    assert recorder.asked == []

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import threading
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +17,7 @@ from counter import (
     Increment,
     Info,
     InvalidRequest,
+    KeyReused,
     LimitExceeded,
     List,
     NotFound,
@@ -833,3 +835,86 @@ def test_later_changes_are_never_told_an_earlier_time():
     told.sort(key=lambda change: change.value)
     times = [change.updated_at for change in told]
     assert times == sorted(times)
+
+
+# -- idempotency keys
+
+
+def keyed(store, *ops, key="k", scope="", atomic=True):
+    """The reply to *ops* under *key*."""
+    return store.execute(Request(list(ops), atomic, idempotency_key=key, scope=scope))
+
+
+@pytest.fixture
+def key():
+    """One that no other test used: the stores live as long as the module."""
+    return f"key-{uuid.uuid4()}"
+
+
+def test_the_same_key_gets_the_same_reply_marked_as_replayed(store, key):
+    first = keyed(store, Increment("a"), key=key)
+    store.execute(Request([Increment("a")])).only()
+    second = keyed(store, Increment("a"), key=key)
+    assert (first.replayed, second.replayed) == (False, True)
+    assert second == first._replace(replayed=True)
+    assert store.execute(Request([Get("a")])).only().value == 2
+
+
+@pytest.mark.parametrize(
+    ("op", "error"),
+    [
+        (Increment("a", 100), OutOfBounds),
+        (Set("a", 1, if_version="absent"), VersionMismatch),
+        (Delete("none"), NotFound),
+        (Get("none"), NotFound),
+    ],
+)
+def test_a_refusal_is_kept_under_its_key_with_all_its_data(store, key, op, error):
+    store.execute(Request([Set("a", 5, max=9)])).only()
+    first = keyed(store, op, key=key)
+    store.execute(Request([Delete("a"), Set("none", 1)])).unwrap()
+    second = keyed(store, op, key=key)
+    assert type(second.problem.error()) is error
+    assert second == first._replace(replayed=True)
+
+
+def test_a_batch_is_kept_under_its_key_as_it_came_out(store, key):
+    ops = [Increment("a"), Get("a"), Get("none"), Set("b", 2)]
+    first = keyed(store, *ops, key=key, atomic=False)
+    assert [type(result) for result in first.results] == [Change, Entry, Problem, Change]
+    assert keyed(store, *ops, key=key, atomic=False) == first._replace(replayed=True)
+    assert keyed(store, *ops, key=key).problem.code == "key-reused"
+    assert store.execute(Request([Get("a")])).only().value == 1
+
+
+def test_a_key_belongs_to_its_ops_and_to_its_scope(store, key):
+    keyed(store, Increment("a"), key=key).only()
+    with pytest.raises(KeyReused):
+        keyed(store, Increment("a", 2), key=key).only()
+    assert keyed(store, Increment("a"), key=key + "x").only().value == 2
+    assert keyed(store, Increment("a"), key=key, scope="shop").only().value == 3
+    assert keyed(store, Increment("a"), key=key).only().value == 1
+
+
+def test_many_who_use_one_key_at_once_are_one(store, key):
+    told, together = [], threading.Barrier(8)
+
+    def work():
+        together.wait()
+        told.append(keyed(store, Increment("a"), key=key))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [reply.only().value for reply in told] == [1] * 8
+    assert sorted(reply.replayed for reply in told) == [False] + [True] * 7
+
+
+def test_when_full_a_refusal_is_kept_under_its_key(small_store):
+    small_store.execute(Request([Set(name, 1) for name in "abc"])).unwrap()
+    assert keyed(small_store, Set("d", 1)).problem.code == "limit-exceeded"
+    small_store.execute(Request([Delete("a")])).only()
+    assert keyed(small_store, Set("d", 1)).problem.code == "limit-exceeded"
+    assert keyed(small_store, Set("d", 1), key="another").only().created

@@ -5,13 +5,17 @@ import math
 import threading
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from counter import keys
+from counter import table as table_module
 from counter.errors import CounterError, InvalidRequest, JournalFull, LimitExceeded, OutcomeUnknown
 from counter.ops import Delete, Entry, Get, Increment, List, Problem, Reply, Request, Set
-from counter.table import LONGEST_DEADLINE, SWEEP, Caller, CounterTable, Outcome
+from counter.state import Outcome, State
+from counter.table import CALLER_OVERHEAD, LONGEST_DEADLINE, SWEEP, CounterTable
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 ANNA, BERT = b"anna" * 4, b"bert" * 4
@@ -37,9 +41,9 @@ class Journal(list):
         self.extend(outcomes)
 
 
-def ask(turn, *ops, caller=None, seq=0, deadline=10.0, ticks=0.0, atomic=True):
+def ask(turn, *ops, caller=None, seq=0, deadline=10.0, ticks=0.0, atomic=True, key=None):
     """The reply to one request in *turn*."""
-    return turn.execute(Request(list(ops), atomic, caller, seq, deadline), ticks, seal)[0]
+    return turn.execute(Request(list(ops), atomic, caller, seq, deadline, key), ticks, seal)[0]
 
 
 def do(table, *ops, now=NOW, append=lambda outcomes: None, **how):
@@ -66,7 +70,13 @@ def state(table):
         dict(table.ends._second_of),
         dict(table.callers),
         dict(table.caller_ends._second_of),
+        table.caller_bytes,
+        dict(table.keys.items),
+        table.keys.bytes,
     )
+
+
+EMPTY = ({}, [], {}, {}, {}, 0, {}, 0)
 
 
 @pytest.fixture
@@ -90,7 +100,7 @@ def test_what_a_turn_did_is_seen_inside_it_and_by_nobody_else_before_the_commit(
         ask(turn, Set("b", 1))
         ask(turn, Delete("b"))
         assert ask(turn, Get("b")).results == [] and ask(turn, Get("b")).problem.code == "not-found"
-        assert state(table) == ({}, [], {}, {}, {})
+        assert state(table) == EMPTY
         turn.commit(lambda outcomes: None)
     assert values(table) == {"a": 10}
     assert names(table) == ["a"]
@@ -118,7 +128,7 @@ def test_a_turn_that_only_reads_writes_nothing(table):
 def test_a_turn_without_a_commit_did_nothing(table):
     with table.turn(NOW) as turn:
         ask(turn, Increment("a"), caller=ANNA, seq=1)
-    assert state(table) == ({}, [], {}, {}, {})
+    assert state(table) == EMPTY
 
 
 def test_a_turn_holds_the_lock_from_beginning_to_end_whatever_happens(table):
@@ -254,7 +264,7 @@ def test_a_request_past_its_deadline_is_never_executed(table, ticks):
     refused = do(table, Increment("a"), caller=ANNA, seq=1, ticks=ticks, append=refuse_to_write)
     assert refused == Reply([], refused.problem)
     assert type(refused.problem.error()) is OutcomeUnknown
-    assert state(table) == ({}, [], {}, {}, {})
+    assert state(table) == EMPTY
     assert do(table, Increment("a"), caller=ANNA, seq=1, ticks=9.999).only().value == 1
 
 
@@ -589,16 +599,10 @@ def test_an_expired_counter_is_gone_for_everyone_before_it_is_swept(table):
 
 def replay(outcomes):
     """What a journal does: assign, and never decide."""
-    entries, callers = {}, {}
+    state = State()
     for outcome in outcomes:
-        for name, entry in outcome.changed.items():
-            if entry is None:
-                entries.pop(name, None)
-            else:
-                entries[name] = entry
-        if outcome.caller is not None:
-            callers[outcome.caller] = outcome.record
-    return entries, callers
+        state.assign(outcome)
+    return state.entries, state.callers, state.keys
 
 
 def test_an_outcome_tells_what_came_out_and_who_asked(table):
@@ -614,7 +618,7 @@ def test_an_outcome_tells_what_came_out_and_who_asked(table):
         append=written.append,
     )
     assert written == [
-        Outcome(NOW, {"a": None, "b": table.entries["b"]}, ANNA, Caller(3, 7.5, [reply])),
+        Outcome(NOW, {"a": None, "b": table.entries["b"]}, [reply], ANNA, 3, 7.5),
     ]
     assert type(table.entries["b"]) is Entry
 
@@ -632,6 +636,7 @@ requests = st.tuples(
     st.booleans(),
     st.sampled_from([None, ANNA, BERT]),
     st.integers(0, 6),
+    st.sampled_from([None, None, "k", "l"]),
 )
 turns = st.lists(
     st.tuples(st.lists(requests, max_size=4), st.booleans(), st.booleans(), st.floats(0, 3)), max_size=12
@@ -649,12 +654,13 @@ def test_what_was_written_down_is_enough_to_have_the_table_again(turns):
             with table.turn(now) as turn:
                 if sweep:
                     turn.sweep(0.0)
-                for ops, atomic, caller, seq in requests:
-                    ask(turn, *ops, atomic=atomic, caller=caller, seq=seq)
+                for ops, atomic, caller, seq, key in requests:
+                    ask(turn, *ops, atomic=atomic, caller=caller, seq=seq, key=key)
                 turn.commit(written.append if writes else refuse_to_write)
         except CounterError:
             assert state(table) == before
-        assert replay(written) == (table.entries, table.callers)
+        assert replay(written) == (table.entries, table.callers, table.keys.items)
+        assert table.caller_bytes == (CALLER_OVERHEAD + 1) * len(table.callers)
         assert names(table) == sorted(table.entries)
         assert len(table.entries) <= 4
         assert table.ends._second_of == {
@@ -670,8 +676,141 @@ def test_what_was_written_down_is_enough_to_have_the_table_again(turns):
 def test_one_turn_of_many_requests_gives_what_many_turns_give(requests):
     together, apart = CounterTable("run", 4), CounterTable("run", 4)
     with together.turn(NOW) as turn:
-        in_one = [ask(turn, *ops, atomic=a, caller=c, seq=s) for ops, a, c, s in requests]
+        in_one = [ask(turn, *ops, atomic=a, caller=c, seq=s, key=k) for ops, a, c, s, k in requests]
         turn.commit(lambda outcomes: None)
-    in_many = [do(apart, *ops, atomic=a, caller=c, seq=s) for ops, a, c, s in requests]
+    in_many = [do(apart, *ops, atomic=a, caller=c, seq=s, key=k) for ops, a, c, s, k in requests]
     assert in_one == in_many
     assert state(together) == state(apart)
+
+
+# -- restored
+
+
+def restored(state, run="run2", ticks=0.0):
+    table = CounterTable(run, 1_000_000)
+    table.restore(state, ticks)
+    return table
+
+
+def journal_of(*turns):
+    """The state after *turns*, each of an op and how it is asked, a second apart."""
+    table, journal = CounterTable("run", 1_000_000), State()
+    for number, (op, how) in enumerate(turns):
+        do(table, op, now=at(number), append=lambda outcomes: [journal.assign(o) for o in outcomes], **how)
+    return table, journal
+
+
+def test_a_restored_table_is_what_it_was():
+    table, journal = journal_of(
+        (Set("b", 2, ttl=10), {"caller": ANNA, "seq": 3, "deadline": 7.5}),
+        (Set("a", 1, max=1), {"key": "k"}),
+        (Increment("a"), {"key": "l", "caller": BERT, "seq": 1}),
+        (Set("c", 1), {}),
+    )
+    again = restored(journal)
+    unversioned = [
+        {name: msgspec.structs.replace(entry, version="") for name, entry in each.entries.items()}
+        for each in (table, again)
+    ]
+    assert unversioned[0] == unversioned[1]
+    assert state(again)[1:] == state(table)[1:]
+    assert again.entries is journal.entries, "a million entries are not copied"
+    assert do(again, Set("b", 2, ttl=10), caller=ANNA, seq=3).only().value == 2  # the stored reply
+    assert do(again, Increment("a"), key="l").problem.code == "out-of-bounds"
+    with again.turn(at(30)) as turn:
+        assert turn.sweep(0.0)
+        turn.commit(lambda outcomes: None)
+    assert names(again) == ["a", "c"]
+
+
+def test_after_a_restore_every_version_is_one_of_this_run():
+    _, journal = journal_of((Set("a", 1), {}), (Set("b", 1), {}))
+    before = {entry.version for entry in journal.entries.values()}
+    again = restored(journal)
+    now = {entry.version for entry in again.entries.values()}
+    assert len(now) == 2 and all(version.startswith("run2.") for version in now)
+    for version in before:
+        assert do(again, Set("a", 9, if_version=version)).problem.code == "version-mismatch"
+    later = do(again, Set("a", 5, if_version=again.entries["a"].version)).only().version
+    assert later not in now | before
+
+
+def test_a_restore_forgets_callers_whose_deadline_is_past():
+    _, journal = journal_of(
+        (Set("a", 1), {"caller": ANNA, "seq": 1, "deadline": 5.0}),
+        (Set("a", 1), {"caller": BERT, "seq": 1, "deadline": 5.001}),
+    )
+    again = restored(journal, ticks=5.0)
+    assert {*again.callers} == {*again.caller_ends._second_of} == {BERT}
+    assert again.caller_bytes == CALLER_OVERHEAD + 1
+
+
+def test_a_restore_trims_keys_by_their_horizons(monkeypatch):
+    monkeypatch.setattr(keys, "MAX_KEYS", 2)
+    _, journal = journal_of(*((Set("a", 1), {"key": f"{number}"}) for number in range(2)))
+    for number, hours in ((2, 23), (3, 24)):
+        journal.assign(Outcome(at(hours * 3600), {}, [None], key=f"{number}", digest=b"x"))
+    assert [*restored(journal).keys.items] == ["2", "3"]
+
+
+def test_a_restored_table_is_in_order_whatever_order_its_names_came_in():
+    wanted = [f"{number * 7919 % 5000:04}" for number in range(5000)]
+    journal = State()
+    journal.assign(Outcome(NOW, {name: Entry(name, 1, "run.1", NOW, NOW) for name in wanted}))
+    again = restored(journal)
+    assert names(again) == sorted(wanted)
+    do(again, Set("0500x", 1), Delete("4000"))
+    assert names(again) == sorted({*wanted, "0500x"} - {"4000"})
+
+
+def test_nothing_is_restored_from_nothing(table):
+    table.restore(State(), 0.0)
+    assert state(table) == EMPTY
+
+
+# -- the room for callers
+
+
+@pytest.fixture
+def two_callers(monkeypatch):
+    """Room for the answers to two callers (a sealed one counts for 1 byte here)."""
+    monkeypatch.setattr(table_module, "MAX_CALLER_BYTES", 2 * (CALLER_OVERHEAD + 1))
+
+
+def test_when_the_answers_of_callers_fill_their_room_a_new_signed_request_does_nothing(table, two_callers):
+    for caller in (ANNA, BERT):
+        do(table, Increment("a"), caller=caller, seq=1)
+    before = state(table)
+    refused = do(table, Increment("a"), caller=b"carl" * 4, seq=1, append=refuse_to_write, key="k")
+    assert type(refused.problem.error()) is LimitExceeded
+    assert state(table) == before
+    assert do(table, Increment("a"), caller=ANNA, seq=2).only().value == 3  # in the place of its last
+    assert do(table, Increment("a"), caller=BERT, seq=1).only().value == 2  # nobody is forgotten for another
+    assert do(table, Increment("a")).only().value == 4
+    assert do(table, Get("a"), caller=b"carl" * 4, seq=1).only().value == 4
+    with table.turn(NOW) as turn:
+        turn.sweep(11.0)
+    assert table.caller_bytes == 0
+    assert do(table, Increment("a"), caller=b"carl" * 4, seq=1).only().value == 5
+
+
+def test_the_requests_of_one_turn_share_the_room_for_callers(table, two_callers):
+    with table.turn(NOW) as turn:
+        codes = [
+            ask(turn, Increment("a"), caller=caller, seq=seq).problem
+            for caller, seq in ((ANNA, 1), (ANNA, 2), (BERT, 1), (b"carl" * 4, 1), (ANNA, 3))
+        ]
+        turn.commit(lambda outcomes: None)
+    assert [problem and problem.code for problem in codes] == [None, None, None, "limit-exceeded", None]
+    assert (values(table), table.caller_bytes) == ({"a": 4}, 2 * (CALLER_OVERHEAD + 1))
+
+
+def test_whoever_is_remembered_already_goes_on_though_the_room_is_overfull(table, monkeypatch):
+    do(table, Increment("a"), caller=ANNA, seq=1)
+    monkeypatch.setattr(table_module, "MAX_CALLER_BYTES", 1)
+    assert do(table, Increment("a"), caller=ANNA, seq=2).only().value == 2
+    assert do(table, Increment("a"), caller=BERT, seq=1).problem.code == "limit-exceeded"
+
+
+def test_the_promised_room_for_callers():
+    assert table_module.MAX_CALLER_BYTES == 256 * 1024 * 1024

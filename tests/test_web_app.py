@@ -143,7 +143,17 @@ def test_info(monkeypatch):
     api.put("a", 1)
     answer = api.ask("GET", "/v1/info", **{"counter.report": lambda: reported.append(len(reported))})
     info = answer.json
-    expected = {"version", "store", "durability", "run", "counters", "limits", "manager", "workers"}
+    expected = {
+        "version",
+        "store",
+        "durability",
+        "journal",
+        "run",
+        "counters",
+        "limits",
+        "manager",
+        "workers",
+    }
     assert (answer.status, set(info), reported) == (200, expected, [0])
     assert (info["store"], info["counters"], info["manager"], info["workers"]) == ("memory", 1, None, [])
     assert (

@@ -1,9 +1,9 @@
 """Conditional requests: ETags are versions, and a change's condition is decided with the change."""
 
 import pytest
-from web_client import Api
+from web_client import Api, Relay
 
-from counter.ops import Get, Increment, Request
+from counter.ops import Increment, Request
 from counter.stores.memory import MemoryStore
 
 CHANGES = {
@@ -212,21 +212,32 @@ def test_the_etag_of_a_change_is_the_next_condition(api):
     assert api.ask("DELETE", "/v1/counters/a", headers={"If-Match": tag}).status == 200
 
 
-class Racing(MemoryStore):
-    """Somebody changes the counter right after each read."""
+class Racing(Relay):
+    """Somebody changes the counter right after each request."""
+
+    def __init__(self, store):
+        self.store = store
 
     def execute(self, request, timeout=None):
-        reply = super().execute(request, timeout)
-        if isinstance(request.ops[0], Get):
-            super().execute(Request([Increment(request.ops[0].name, 100)]))
+        reply = self.store.execute(request, timeout)
+        self.store.execute(Request([Increment("a", 100)]))
         return reply
 
 
-def test_a_list_of_tags_is_decided_by_the_store(change):
-    """Looking which of them holds is not the decision: what changes in between is seen."""
-    api = Api(Racing())
+def test_a_list_of_tags_is_decided_by_the_store_in_one_request(change):
+    """Nobody comes in between looking which of them holds and the change."""
+    store = MemoryStore()
+    api = Api(store)
     version = api.put("a", 4).version
+    api.store = Racing(store)
     method, path, body = change
-    answer = api.ask(method, path, body, {"If-Match": f'"x", "{version}"'})
-    assert (answer.status, answer.json["current"]["value"]) == (412, 104)
-    assert api.seen()["a"].value == 104
+    answer = api.ask(method, path, body, {"If-Match": f'"x", "{version}", "y"'})
+    assert (answer.status, answer.json["previous" if method != "DELETE" else "value"]) == (200, 4)
+
+
+def test_of_a_list_of_tags_the_one_that_holds_says_what_is_wrong(api):
+    version = api.put("a", 4, max=4).version
+    answer = api.refuse(
+        409, "out-of-bounds", "POST", "/v1/counters/a/increment", b"", {"If-Match": f'"x", "{version}", "y"'}
+    )
+    assert "index" not in answer.json

@@ -32,6 +32,7 @@ from counter.wire import (
     MAX_REPLY,
     FrameRefused,
     Frames,
+    as_replayed,
     decode_reply,
     decode_request,
     encode_reply,
@@ -52,7 +53,7 @@ INFORMATION = Information(
     3,
     Limits(10, 20),
     ManagerFigures(1, 2.5, 3, 4),
-    [WorkerFigures(5, "w", 6)],
+    workers=[WorkerFigures(5, "w", 6)],
 )
 OPS = [
     Get("é/ü"),
@@ -195,6 +196,11 @@ def test_a_field_of_a_set_that_is_left_out_is_not_one_that_is_cleared():
         pack({"ops": [{"op": "get", "name": "x"}], "deadline": float("nan")}),
         pack({"ops": [{"op": "get", "name": "x"}], "seq": 2**63}),
         pack({"ops": [{"op": "get", "name": "x"}] * 10_001}),
+        pack({"ops": [{"op": "get", "name": "x"}], "idempotency_key": ""}),
+        pack({"ops": [{"op": "get", "name": "x"}], "idempotency_key": "a b"}),
+        pack({"ops": [{"op": "get", "name": "x"}], "idempotency_key": "k" * 256}),
+        pack({"ops": [{"op": "get", "name": "x"}], "idempotency_key": "k", "scope": "s" * 65}),
+        pack({"ops": [{"op": "info"}], "idempotency_key": "k"}),
         pack({"ops": [{"op": "get", "name": "x"}, {"op": "info"}]}),
         pack({"ops": [{"op": "get", "name": "x"}]})[:-1],
         pack({"ops": [{"op": "get", "name": "x"}]}) + b"\0",
@@ -277,6 +283,26 @@ def test_a_batch_of_all_kinds_holds_results_and_problems():
 def test_the_problem_of_a_whole_batch_stands_alone(ops):
     reply = Reply([], Problem.of(OutOfBounds("too much", PLAIN, 1)))
     assert decode_reply(encode_reply(reply), ops) == reply
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Reply([ENTRY]), Reply([PLAIN, Problem("not-found", "none")]), Reply([], Problem("not-found", "none"))],
+)
+def test_a_replayed_reply_is_the_same_but_for_its_last_byte(reply):
+    ops = [Get("a")] * max(1, len(reply.results))
+    first = encode_reply(reply)
+    again = as_replayed(first)
+    assert (again[:-1], len(again)) == (first[:-1], len(first))
+    assert decode_reply(first, ops) == reply
+    assert decode_reply(again, ops) == reply._replace(replayed=True)
+    assert encode_reply(reply._replace(replayed=True)) == again == as_replayed(again)
+
+
+def test_a_request_with_a_key_comes_out_as_it_went_in_and_one_without_has_not_grown():
+    request = Request([Get("a")], idempotency_key="k", scope="token")
+    assert decode_request(encode_request(request)) == request
+    assert msgspec.msgpack.decode(encode_request(Request([Get("a")]))).keys() == {"ops"}
 
 
 def test_an_error_of_a_later_version_is_still_an_error():

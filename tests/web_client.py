@@ -172,4 +172,5 @@ def check_problem(answer):
     assert problem["detail"] and problem["detail"] != problem["title"]
     assert ("current" in problem) == (problem["code"] in ("out-of-bounds", "version-mismatch"))
     assert ("allow" in answer.headers) == (answer.status == 405)
-    assert ("retry-after" in answer.headers) == (answer.status == 503)
+    if answer.status != 504:  # there it depends on the request: tests/test_web_idempotency.py
+        assert ("retry-after" in answer.headers) == (answer.status == 503)

@@ -25,10 +25,12 @@ class Client(NamedTuple):
     store: Store
     timeout: float | None
     json: bool
+    idempotency_key: str | None = None
 
     def ask(self, *ops: AnyOp) -> Any:  # noqa: ANN401  (RESULT_TYPES tells by the op)
         """Carry out *ops*, all or none, and return the result of the last one."""
-        return self.store.execute(Request(list(ops)), self.timeout).unwrap()[-1]
+        request = Request(list(ops), idempotency_key=self.idempotency_key)
+        return self.store.execute(request, self.timeout).unwrap()[-1]
 
     def tell(self, *ops: AnyOp) -> None:
         """Carry out *ops* and print the counter's value; with `--json` all of the last answer."""
@@ -75,10 +77,12 @@ def data_command(name: str) -> Callable[[Command], click.Command]:
             home: str | None,
             timeout: str | None,
             json: bool,
+            idempotency_key: str | None = None,
             **arguments: Any,  # noqa: ANN401
         ) -> None:
             seconds = None if timeout is None else SETTINGS["timeout"].parse(timeout, "--timeout")
-            function(Client(open_store(_store_url(url, home)), seconds, json), **arguments)
+            store = open_store(_store_url(url, home))
+            function(Client(store, seconds, json, idempotency_key), **arguments)
 
         command = click.command(name, cls=DataCommand)(call)
         command.params += _COMMON

@@ -55,6 +55,10 @@ _if_version = click.option(
     help="Only if this is its version; present, absent: if it is there or not.",
 )
 
+_idempotency_key = click.option(
+    "--idempotency-key", metavar="KEY", help="Done once under this key, however often the command is run."
+)
+
 
 @data_command("get")
 @click.argument("name")
@@ -68,6 +72,7 @@ def get(client: Client, name: str) -> None:
 @click.argument("delta", type=int, default=1)
 @_settings
 @_if_version
+@_idempotency_key
 def incr(client: Client, name: str, delta: int, **options: Any) -> None:  # noqa: ANN401
     """Add DELTA, or 1, to NAME and print its value.
 
@@ -82,6 +87,7 @@ def incr(client: Client, name: str, delta: int, **options: Any) -> None:  # noqa
 @click.argument("delta", type=int, default=1)
 @_settings
 @_if_version
+@_idempotency_key
 def decr(client: Client, name: str, delta: int, **options: Any) -> None:  # noqa: ANN401
     """Subtract DELTA, or 1, from NAME. The options are those of incr."""
     client.tell(Increment(name, -delta, **options))
@@ -92,6 +98,7 @@ def decr(client: Client, name: str, delta: int, **options: Any) -> None:  # noqa
 @click.argument("value", type=int)
 @_clearable_settings
 @_if_version
+@_idempotency_key
 def set_(client: Client, name: str, value: int, if_version: str | None, **options: Any) -> None:  # noqa: ANN401
     """Give NAME the value VALUE, and settings that stay with it.
 
@@ -107,6 +114,7 @@ def set_(client: Client, name: str, value: int, if_version: str | None, **option
 @click.argument("name")
 @click.option("--value", type=int, default=0, help="Instead of 0.")
 @_if_version
+@_idempotency_key
 def reset(client: Client, name: str, value: int, if_version: str | None) -> None:
     """Set NAME, which must exist, back to 0; its settings are kept."""
     # One atomic request: without the counter the get is refused, and the set with it.
@@ -116,6 +124,7 @@ def reset(client: Client, name: str, value: int, if_version: str | None) -> None
 @data_command("delete")
 @click.argument("name")
 @_if_version
+@_idempotency_key
 def delete(client: Client, name: str, if_version: str | None) -> None:
     """Remove NAME and print its last value."""
     client.tell(Delete(name, if_version))

@@ -13,6 +13,8 @@ from ..settings import VERSION, number
 from ..store import Store, StoreUrl
 from ..table import CounterTable
 
+_RESULT_BYTES = 400  # of a `Change` with its times and version, about
+
 
 class MemoryStore(Store):
     """A table of this process, with the manager's turn and nothing to append to."""
@@ -22,7 +24,7 @@ class MemoryStore(Store):
     def __init__(self, max_counters: int | None = None, run: Run | None = None) -> None:
         self._run = run or Run()
         limit = int(number("max_counters")) if max_counters is None else max_counters
-        self._table: CounterTable[Reply] = CounterTable(self._run.id, limit)
+        self._table: CounterTable[Reply] = CounterTable(self._run.id, limit, _as_replayed, _size)
         # Held from asking the time on, or the turn that asked first could come second, with an earlier time.
         self._in_order = threading.Lock()
 
@@ -76,3 +78,11 @@ class MemoryStore(Store):
                 except StopIteration as end:
                     answer: T = end.value
                     return answer
+
+
+def _as_replayed(reply: Reply) -> Reply:
+    return reply._replace(replayed=True)
+
+
+def _size(reply: Reply) -> int:
+    return _RESULT_BYTES * (1 + len(reply.results))

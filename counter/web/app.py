@@ -18,6 +18,7 @@ from ..store import Store
 from . import counters, pages, security, system
 from .call import Answer, Call, Handler, json_answer
 from .config import api_of, install
+from .idempotency import parse_key
 
 log = logging.getLogger(__name__)
 
@@ -110,13 +111,15 @@ def _serve(handler: Handler, prefix: str) -> Callable[..., Response]:
         call = Call(request.environ, api_of(current_app), prefix, rest)
         try:
             security.check(call.environ, call.api.config.allow_hosts)
+            if call.unsafe and (key := call.header("IDEMPOTENCY_KEY")) is not None:
+                call.key = parse_key(key)
             answer = handler(call)
         except (CounterError, HttpError) as error:
             answer = _problem(call, error)
         except Exception:
             log.exception("%s %r failed", call.method, call.environ.get("PATH_INFO"))
             answer = _problem(call, HttpError("internal", "this is our mistake; the server's log says more"))
-        return _respond(answer, call.method in security.SAFE_METHODS)
+        return _respond(call, answer)
 
     return view
 
@@ -137,7 +140,7 @@ def _flask_refusal(error: Exception) -> Response:
 def _problem(call: Call, error: CounterError | HttpError) -> Answer:
     told = document(error, call.base)
     headers = error.headers if isinstance(error, HttpError) else ()
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, StoreUnavailable) or (isinstance(error, OutcomeUnknown) and call.key is not None):
         headers = (("Retry-After", "1"),)
     if isinstance(error, StoreUnavailable | OutcomeUnknown):
         # What the library says of it names folders of this host; that is for the log.
@@ -150,19 +153,26 @@ def _advice(call: Call, error: CounterError) -> str:
     """What is to be said and done about a store that did not answer."""
     if isinstance(error, StoreUnavailable):
         return f"{error.title.lower()}: nothing was changed; repeat it after the seconds in Retry-After"
-    if call.method in security.SAFE_METHODS:
+    if not call.unsafe:
         return "no answer came in time; nothing was to be changed, so ask again"
+    if call.key is not None:
+        return (
+            "the answer is lost, and whether the change was applied is not known; repeat it with the same "
+            "Idempotency-Key: it is applied once, and you get the answer"
+        )
     return (
         "the answer is lost, and whether the change was applied is not known; read the counter before you "
-        "repeat it (a change sent with If-Match can be repeated: it is applied once at the most)"
+        "repeat it (a change sent with If-Match can be repeated: it is applied once at the most; with an "
+        "Idempotency-Key too)"
     )
 
 
-def _respond(answer: Answer, safe: bool) -> Response:
+def _respond(call: Call, answer: Answer) -> Response:
     headers = [
-        ("Cache-Control", "no-cache" if safe else "no-store"),
+        ("Cache-Control", "no-store" if call.unsafe else "no-cache"),
         ("Content-Security-Policy", answer.policy),
         *security.HEADERS,
         *answer.headers,
+        *([("Idempotent-Replayed", "true")] if call.replayed else []),
     ]
     return Response(answer.body, answer.status, headers, content_type=answer.content_type)

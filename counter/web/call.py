@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from ..errors import InvalidRequest
+from .. import strict_json
+from ..errors import InvalidRequest, VersionMismatch
 from ..fields import OnBound, Sort, TtlMode
-from ..ops import AnyOp, CounterOp, Request
+from ..ops import AnyOp, CounterOp, Problem, Reply, Request, Result
 from ..problems import HttpError
-from . import strict_json
 from .body import read_body
 from .config import Api
-from .security import DATA_POLICY
+from .security import DATA_POLICY, SAFE_METHODS
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
@@ -60,9 +60,12 @@ class Call:
         prefix: the path that the API is mounted under, inside the app.
         name: the counter that the path names, where it names one.
         method: as in the request line.
+        key: its idempotency key, None where there is none or nothing is to be changed. The store is asked
+            once at the most under it: what it answers is the outcome of the whole request.
+        replayed: whether the store's answer is one that it gave before, under that key.
     """
 
-    __slots__ = ("_rest", "api", "environ", "method", "name", "prefix")
+    __slots__ = ("_rest", "api", "environ", "key", "method", "name", "prefix", "replayed")
 
     def __init__(self, environ: WSGIEnvironment, api: Api, prefix: str = "", rest: str = "") -> None:
         self.environ = environ
@@ -70,7 +73,14 @@ class Call:
         self.prefix = prefix
         self.method: str = environ["REQUEST_METHOD"]
         self.name = ""
+        self.key: str | None = None
+        self.replayed = False
         self._rest = rest
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether its method may change something."""
+        return self.method not in SAFE_METHODS
 
     def header(self, name: str) -> str | None:
         """A request header by its WSGI name, such as IF_MATCH."""
@@ -171,7 +181,34 @@ class Call:
         Raises:
             CounterError: as the store says.
         """
-        return self.api.store.execute(Request([op]), self.api.config.own_timeout).only()
+        return self.execute([op]).only()
+
+    def ask_any(self, ops: Sequence[AnyOp]) -> Any:  # noqa: ANN401  (as ask)
+        """What the store answers to the one of *ops*, alike but for their `if_version`, whose version it is.
+
+        No version is given twice, so when one of them was done, those after it cannot be.
+
+        Raises:
+            CounterError: as the store says; `VersionMismatch` if it is none of these versions.
+        """
+        if len(ops) == 1:
+            return self.ask(ops[0])
+        answers = self.execute([*ops], atomic=False).unwrap()
+        decided = next((answer for answer in answers if not _is_mismatch(answer)), answers[0])
+        if isinstance(decided, Problem):
+            raise decided.error()
+        return decided
+
+    def execute(self, ops: list[AnyOp], atomic: bool = True) -> Reply:
+        """What the store replies to *ops*, in one request."""
+        request = Request(ops, atomic, idempotency_key=self.key)
+        reply = self.api.store.execute(request, self.api.config.own_timeout)
+        self.replayed = reply.replayed
+        return reply
+
+
+def _is_mismatch(answer: Result) -> bool:
+    return isinstance(answer, Problem) and answer.code == VersionMismatch.code
 
 
 Handler = Callable[[Call], Answer]

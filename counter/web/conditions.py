@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..errors import InvalidRequest, NotFound, VersionMismatch
-from ..ops import Entry, Get
+from ..errors import InvalidRequest, VersionMismatch
+from ..ops import Entry
 from .call import Call
 
 NEVER = "*"
@@ -73,31 +73,25 @@ def is_unchanged(call: Call, entry: Entry) -> bool:
     return tags.anything or entry.version in tags.strong + tags.weak
 
 
-def if_version(call: Call) -> str | None:
-    """What the headers ask of a change of the call's counter: "present", "absent", a version, or nothing.
+def if_versions(call: Call) -> list[str]:
+    """What the headers ask of a change of the call's counter: each an `if_version`, and any of them will do.
+
+    There is none where nothing is asked.
 
     Raises:
         InvalidRequest: they are malformed, or ask for what no store decides in one step.
     """
     match, none_match = call.header("IF_MATCH"), call.header("IF_NONE_MATCH")
     if none_match is None:
-        return None if match is None else _if_match(call, parse_tags("If-Match", match))
+        return [] if match is None else _if_match(parse_tags("If-Match", match))
     if match is not None:
         raise InvalidRequest("give If-Match or If-None-Match, not both")
     if not parse_tags("If-None-Match", none_match).anything:
         raise InvalidRequest("with a change If-None-Match takes * alone: only if there is no such counter")
-    return "absent"
+    return ["absent"]
 
 
-def _if_match(call: Call, tags: Tags) -> str:
+def _if_match(tags: Tags) -> list[str]:
     if tags.anything:
-        return "present"
-    versions = [tag for tag in tags.strong if tag not in _KEYWORDS]
-    if len(versions) > 1:
-        # The one that holds now is the only one that can hold when the store decides.
-        try:
-            current = call.ask(Get(call.name)).version
-        except NotFound:
-            current = NEVER
-        return current if current in versions else NEVER
-    return versions[0] if versions else NEVER
+        return ["present"]
+    return [tag for tag in dict.fromkeys(tags.strong) if tag not in _KEYWORDS] or [NEVER]

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from msgspec import structs
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
-from ..errors import CounterError, InvalidRequest, NotFound, OutcomeUnknown, StoreUnavailable, VersionMismatch
+from ..errors import CounterError, InvalidRequest, NotFound, OutcomeUnknown, StoreUnavailable
 from ..fields import INT64_MIN, check_name
-from ..ops import Batch, Change, CounterOp, Delete, Entry, Get, Increment, List, Problem, Request, Set
+from ..ops import Batch, Change, CounterOp, Delete, Entry, Get, Increment, List, Problem, Set
 from ..problems import document
 from .call import JSON, Answer, Call, Handler, build, by_method, integer, json_answer
-from .conditions import etag, if_version, is_unchanged
+from .conditions import etag, if_versions, is_unchanged
 
 MAX_BATCH_BODY = 1024 * 1024
 TEXT = "text/plain"
@@ -123,15 +123,17 @@ def _reset(call: Call) -> Answer:
     fields = {"value": 0} | _fields(call, "value")
     if unknown := sorted(fields.keys() - {"value", "if_version"}):
         raise InvalidRequest(f"reset takes a value alone, not {unknown[0][:50]!r}; PATCH changes settings")
-    op = _op(call, Set, fields)
-    if op.if_version == "absent":
-        raise VersionMismatch(f"{call.name!r} exists already", call.ask(Get(call.name)))
-    if op.if_version is not None:
-        return _changed(call.ask(op))
+    ops = _ops(call, Set, fields)
+    if ops[0].if_version not in (None, "absent"):
+        return _changed(call.ask_any(ops))
     try:
-        return _changed(call.ask(structs.replace(op, if_version="present")))
-    except VersionMismatch as exc:
+        _, change = call.execute([Get(call.name), *ops]).unwrap()
+    except NotFound as exc:
         raise NotFound(f"there is no counter {call.name!r} to reset; PUT creates one") from exc
+    except CounterError as error:
+        error.index = None  # whoever asked knows of one op
+        raise
+    return _changed(cast(Change, change))
 
 
 _METHODS: dict[str, Handler] = {"GET": _get, "PUT": _put, "PATCH": _patch, "DELETE": _delete}
@@ -161,18 +163,21 @@ def _required(call: Call, example: str, most: int | None = None) -> dict[str, An
     return fields
 
 
-def _op(call: Call, kind: type[_Changing], fields: dict[str, Any]) -> _Changing:
-    """The op that path, fields and headers make together."""
-    version = if_version(call)
-    if not fields and version is None:
-        return kind(call.name)  # the hot path
+def _ops(call: Call, kind: type[_Changing], fields: dict[str, Any]) -> list[_Changing]:
+    """The op that path, fields and headers make together, once for each version that will do."""
+    versions = if_versions(call)
+    if not fields and not versions:
+        return [kind(call.name)]  # the hot path
     if given := fields.keys() & {"name", "op"}:
         raise InvalidRequest(f"{min(given)} is in the address already; leave it out of the body")
-    if version is not None:
+    if versions:
         if fields.get("if_version") is not None:
             raise InvalidRequest("give if_version or a header (If-Match, If-None-Match), not both")
-        fields = fields | {"if_version": version}
-    return build(kind, fields | {"name": call.name})
+        fields = fields | {"if_version": versions[0]}
+    op: _Changing = build(kind, fields | {"name": call.name})
+    if len(versions) < 2:
+        return [op]
+    return [structs.replace(op, if_version=version) for version in versions]
 
 
 def _change(
@@ -181,8 +186,8 @@ def _change(
     fields: dict[str, Any],
     adapt: Callable[[_Changing], _Changing] | None = None,
 ) -> Change:
-    op = _op(call, kind, fields)
-    change: Change = call.ask(adapt(op) if adapt else op)
+    ops = _ops(call, kind, fields)
+    change: Change = call.ask_any([adapt(op) for op in ops] if adapt else ops)
     return change
 
 
@@ -200,7 +205,7 @@ def _batch(call: Call) -> Answer:
     example = '{"ops": [{"op": "increment", "name": "a"}]}'
     body = _required(call, example, MAX_BATCH_BODY)
     asked = build(Batch, body)
-    reply = call.api.store.execute(Request([*asked.ops], asked.atomic), call.api.config.own_timeout)
+    reply = call.execute([*asked.ops], asked.atomic)
     try:
         results = reply.unwrap()
     except CounterError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from ..errors import CounterError, StoreUnavailable
+from ..errors import CounterError, JournalFull, StoreUnavailable
+from ..information import Information
 from ..ops import Info, Request
 from .call import Answer, Call, by_method, json_answer
 
@@ -34,13 +35,15 @@ def alive(call: Call) -> Answer:
 
 
 def ready(call: Call) -> Answer:
-    """`/readyz`: the store answers too; else 503, whatever is wrong with it."""
+    """`/readyz`: the store answers too, and takes changes; else 503, whatever is wrong with it."""
     return by_method(call, {"GET": _ready})
 
 
 def _ready(call: Call) -> Answer:
     try:
-        call.api.store.execute(Request([Info()]), READY_SECONDS).only()
+        told: Information = call.api.store.execute(Request([Info()]), READY_SECONDS).only()
     except CounterError as error:
         raise StoreUnavailable(f"the store does not answer: {error.detail}") from error
+    if told.journal is not None and not told.journal.writable:
+        raise JournalFull("the manager's journal cannot be written: changes are refused, reads go on")
     return json_answer({"status": "ready"})
