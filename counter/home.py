@@ -34,6 +34,7 @@ class Home(LockedFolder):
         super().__init__(path)
         self.socket_path = self.path / "manager.sock"
         self.key_path = self.path / "authkey"
+        self.journal_path = self.path / "journal"
         self._seen = False
         self._bound: tuple[int, ...] | None = None
 

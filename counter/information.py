@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from msgspec import Struct
 
 from .fields import MAX_NAME, MAX_OPS, MAX_PAGE
@@ -34,6 +36,24 @@ class WorkerFigures(Struct, frozen=True):
     requests: int
 
 
+class JournalFigures(Struct, frozen=True):
+    """The journal of a manager.
+
+    Attributes:
+        bytes: what its files hold together.
+        writable: whether the last change could be written down; if not, changes are refused until one can.
+        synced_at: when it was last known to be on the disk, as far as it went then.
+        snapshot_at: when the newest snapshot was made; null if there is none.
+        cut: what the start found at the end and cut off; null if all was whole.
+    """
+
+    bytes: int
+    writable: bool
+    synced_at: datetime | None
+    snapshot_at: datetime | None
+    cut: str | None
+
+
 class Information(Struct, frozen=True):
     """The answer to `Info`. *durability* tells what an acknowledgement means."""
 
@@ -44,4 +64,5 @@ class Information(Struct, frozen=True):
     counters: int
     limits: Limits
     manager: ManagerFigures | None = None
+    journal: JournalFigures | None = None
     workers: list[WorkerFigures] = []

@@ -1,10 +1,12 @@
-"""One run of a store: its id, and its clock."""
+"""One run of a store: its id, its clock, and the boot of the host that it is in."""
 
 from __future__ import annotations
 
 import secrets
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 
 class Run:
@@ -32,3 +34,15 @@ class Run:
     def uptime(self) -> float:
         """Seconds since the run began."""
         return self.ticks() - self._began
+
+
+def boot_id() -> bytes:
+    """16 bytes that stay the same until the host is restarted: as long as the monotonic clock goes on.
+
+    Where the system has no such thing they are new each time, which is the safe side: nobody takes a deadline
+    of an earlier boot for one of this.
+    """
+    try:
+        return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
+    except (OSError, ValueError):
+        return uuid.uuid4().bytes

@@ -17,12 +17,10 @@ logged and closes that one connection.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import signal
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from multiprocessing.managers import BaseManager, Server
 from pathlib import Path
@@ -37,13 +35,15 @@ from .figures import Figures
 from .handshake import HandshakeFailed
 from .home import Home
 from .information import Information, Limits, ManagerFigures
+from .journal import Journal, NoJournal
 from .listing import Job, count, page
 from .ops import Hello, Info, List, Reply, Report, Request
 from .pickles import looks_like_pickle
 from .run import Run
 from .settings import VERSION
-from .table import Append, CounterTable, Outcome
-from .wire import decode_request, encode_reply
+from .state import State
+from .table import Append, CounterTable
+from .wire import as_replayed, decode_request, encode_reply
 
 TURN_SECONDS = 0.01
 """How long a turn goes on taking requests in."""
@@ -55,11 +55,15 @@ _DRAIN_SECONDS = 2.0
 logger = logging.getLogger("counter.manager")
 
 
+DURABILITIES = ("everysec", "always", "memory")
+"""What an answer means: it is written down and synced each second; it is on the disk; it is in memory."""
+
+
 class ManagerOptions(NamedTuple):
     """How a manager is to run; sizes in bytes."""
 
     home: Path
-    durability: str = "memory"
+    durability: str = DURABILITIES[0]
     max_counters: int = 1_000_000
     max_frame: int = 1024 * 1024
     group: str | None = None
@@ -77,13 +81,19 @@ class Question(NamedTuple):
 class CounterManager(BaseManager):
     """The manager of shared counters; run it in a process of its own, as `counter manager` does."""
 
-    def __init__(self, options: ManagerOptions) -> None:
+    def __init__(
+        self,
+        options: ManagerOptions,
+        journal: Journal | NoJournal | None = None,
+        state: State[bytes] | None = None,
+    ) -> None:
         self._options, self._home = options, Home(options.home)
+        self._journal, self._found = journal or NoJournal(), state or State()
         super().__init__(address=str(self._home.socket_path), authkey=self._home.read_key())
 
     def get_server(self) -> ManagerServer:
         """The server, listening; `serve_forever` runs it."""
-        return ManagerServer(self._options, self._home)
+        return ManagerServer(self._options, self._home, self._journal, self._found)
 
     def start(self, *args: object, **kwargs: object) -> NoReturn:
         """Refused: a manager that is some worker's child would go with that worker."""
@@ -94,16 +104,20 @@ CounterManager.register(stock.IDENT)
 
 
 class ManagerServer(Server):
-    """The event loop. `append` writes outcomes down; with durability `memory` there is nowhere to."""
+    """The event loop. `append` writes outcomes down, to *journal*, which held *state* when it was opened."""
 
-    def __init__(self, options: ManagerOptions, home: Home) -> None:
+    def __init__(
+        self, options: ManagerOptions, home: Home, journal: Journal | NoJournal, state: State[bytes]
+    ) -> None:
         # Server.__init__ would bind a listener of its own, and serve each client with a thread.
         self.address = str(home.socket_path)
-        self.append: Append[bytes] = _nowhere
+        self.append: Append[bytes] = journal.append
+        self._journal = journal
         self._options, self._home = options, home
         self._limits = Limits(options.max_counters, options.max_frame)
-        self._run = Run()
-        self._table: CounterTable[bytes] = CounterTable(self._run.id, options.max_counters)
+        self._run = Run(not_before=state.at)
+        self._table: CounterTable[bytes] = CounterTable(self._run.id, options.max_counters, as_replayed)
+        self._table.restore(state, self._run.ticks())
         self._figures = Figures()
         door = Door(home, home.bind(), shared=options.group is not None)
         self._connections = Connections(door, self._run.ticks, self._figures.leave)
@@ -118,7 +132,12 @@ class ManagerServer(Server):
         self._connections.wake()
 
     def serve_forever(self) -> None:
-        """Run until `stop`; what has arrived by then is answered."""
+        """Run until `stop`; what has arrived by then is answered.
+
+        Raises:
+            JournalFailed: nobody knows what is on the disk; who was not answered is not.
+        """
+        self._journal.start(self._connections.wake)
         while not self._stopping:
             self._connections.wait(self._patience())
             self._work()
@@ -134,6 +153,7 @@ class ManagerServer(Server):
 
     def _work(self) -> None:
         ticks = self._run.ticks()
+        self._journal.tend(ticks)
         sweep = self._sweeping or (self._scheduled() and ticks >= self._swept + SWEEP_SECONDS)
         if self._connections.ready or sweep:
             self._turn(ticks)
@@ -150,7 +170,7 @@ class ManagerServer(Server):
     def _patience(self) -> float | None:
         if self._busy() or self._sweeping:
             return 0
-        return SWEEP_SECONDS if self._scheduled() else None
+        return SWEEP_SECONDS if self._journal.refusing or self._scheduled() else None
 
     # A turn
 
@@ -176,7 +196,6 @@ class ManagerServer(Server):
                         break
                 turn.commit(self.append)
         except StoreUnavailable as error:
-            logger.error("a turn could not be written down: %s", error)
             self._sweeping = False  # tried again in a second, not at once and for ever
             self._answer_unchanged(answers, error)
         else:
@@ -299,35 +318,9 @@ class ManagerServer(Server):
             ManagerFigures(
                 os.getpid(), round(self._run.uptime(), 3), len(self._connections), self._figures.requests
             ),
+            self._journal.figures(),
             self._figures.workers(),
         )
-
-
-def serve(options: ManagerOptions, ready: Callable[[], None]) -> int:
-    """Run a manager in this process until SIGTERM, SIGINT or SIGHUP, and return its exit code.
-
-    Args:
-        options: how; the home is made if it is missing.
-        ready: called once it listens.
-
-    Raises:
-        AlreadyRunning: another manager has the home.
-        StoreUnavailable: the home is refused; the sentence says what to do.
-        InvalidRequest: there is no such group.
-    """
-    # No full collections: one holds the loop for 0.3 s at 1,000,000 counters that end. Cycles here die young.
-    gc.set_threshold(*gc.get_threshold()[:2], 2**31 - 1)
-    home = Home(options.home)
-    home.prepare(options.group)
-    with home.lock():
-        home.ensure_key()
-        server = CounterManager(options).get_server()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, server.stop)
-        ready()
-        server.serve_forever()
-    return 0
 
 
 def _slice(question: Question, job: Job[Any]) -> bytes | None:
@@ -344,7 +337,3 @@ def _slice(question: Question, job: Job[Any]) -> bytes | None:
         return question.seal(reply)
     except CounterError as error:
         return question.seal(Reply.refusing(error))
-
-
-def _nowhere(outcomes: Sequence[Outcome[bytes]]) -> None:
-    """Durability `memory`: nothing is written down."""

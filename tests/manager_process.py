@@ -21,7 +21,8 @@ PATIENCE = 20.0
 LAUNCHER = """
 import json, resource, sys
 from pathlib import Path
-from counter.server import ManagerOptions, serve
+from counter.manager import serve
+from counter.server import ManagerOptions
 
 options, open_files = json.loads(sys.argv[1])
 if open_files:

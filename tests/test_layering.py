@@ -13,16 +13,17 @@ PACKAGE = ROOT / "counter"
 
 ORDER = """
 errors settings folder home
-fields information ops transition run schedule names table listing
-wire pickles handshake
+fields information ops transition run schedule names state keys table listing
+strict_json wire pickles handshake
+logs link disk records recovery log snapshot keeper journal backup
 store stores stores.memory stores.manager
-connection door connections figures stock server
+connection door connections figures stock server manager
 shared_counter counter
 problems
-web.strict_json web.security web.body web.config
+web.security web.body web.config web.idempotency
 web.call web.conditions web.counters web.pages web.system web.app web
-logs link waitress_server worker family supervisor
-cli.output cli.client cli.data cli.processes cli
+waitress_server worker family supervisor
+cli.output cli.client cli.lines cli.data cli.moving cli.homes cli.processes cli
 __main__
 """
 """A module imports only from lines above, or what is left of it on its line. `counter` is `__init__`."""
@@ -33,8 +34,9 @@ LOADERS = {"store", "worker", "cli"}
 """Who imports by a name known only at run time: a URL's store, the user's app, the subcommands."""
 
 CLIENT_SIDE = {"store", "stores", "stores.memory", "stores.manager", "shared_counter", "counter", "problems"}
-MANAGER_SIDE = {"connection", "door", "connections", "figures", "stock", "server"}
-RULE_AND_TABLE = {"transition", "schedule", "names", "table", "listing"}
+JOURNAL = {"disk", "records", "recovery", "log", "snapshot", "keeper", "journal", "backup"}
+MANAGER_SIDE = {"connection", "door", "connections", "figures", "stock", "server", "manager"} | JOURNAL
+RULE_AND_TABLE = {"transition", "schedule", "names", "state", "keys", "table", "listing"}
 
 PURE = {"errors", "fields", "information", "ops"} | RULE_AND_TABLE
 PURE_IMPORTS = {
@@ -42,6 +44,7 @@ PURE_IMPORTS = {
     "bisect",
     "collections",
     "datetime",
+    "hashlib",
     "heapq",
     "itertools",
     "math",

@@ -21,7 +21,7 @@ from counter.errors import InvalidRequest, LimitExceeded, OutcomeUnknown, StoreU
 from counter.handshake import ServerHandshake
 from counter.home import Home
 from counter.information import Limits
-from counter.ops import Change, Get, Hello, Increment, Info, List, Reply, Request, Set
+from counter.ops import Change, Delete, Get, Hello, Increment, Info, List, Reply, Request, Set
 from counter.store import StoreUrl
 from counter.stores import manager as manager_module
 from counter.stores.manager import ManagerStore
@@ -692,11 +692,29 @@ def test_interrupted_increments_are_applied_once_or_never(manager):
 def test_after_a_restart_the_next_call_of_the_same_thread_works(tmp_path):
     home = tmp_path / "home"
     with opened(home) as store:
-        for end in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
+        for number, end in enumerate((signal.SIGTERM, signal.SIGKILL, signal.SIGTERM)):
             with start_manager(home) as manager:
-                assert store.execute(A).only().value == 1
-                assert store.execute(A).only().value == 2
+                assert store.execute(A).only().value == 2 * number + 1
+                assert store.execute(A).only().value == 2 * number + 2
                 manager.process.stop(end)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_an_idempotency_key_outlives_the_manager_and_the_process_that_used_it(tmp_path, end):
+    home = tmp_path / "home"
+    keyed = Request([Increment("a")], idempotency_key="evt_1")
+    refused = Request([Delete("none")], idempotency_key="evt_2")
+    with start_manager(home) as manager, opened(home) as store:
+        first = [store.execute(request) for request in (keyed, refused)]
+        manager.process.stop(end)
+    with start_manager(home), opened(home) as store:
+        store.execute(Request([Set("none", 1)])).only()
+        again = [store.execute(request) for request in (keyed, refused)]
+        assert again == [reply._replace(replayed=True) for reply in first]
+        other = Request([Increment("b")], idempotency_key="evt_1")
+        assert store.execute(other).problem.code == "key-reused"
+        assert store.execute(A).only().value == 2
 
 
 @pytest.mark.process

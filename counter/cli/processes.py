@@ -16,14 +16,15 @@ from .. import logs
 from ..errors import CounterError, StoreUnavailable
 from ..family import Family, bind, ready_line
 from ..folder import LockName
-from ..home import Home, default_home
+from ..home import Home
 from ..link import Link
-from ..server import ManagerOptions, serve
+from ..manager import serve
+from ..server import DURABILITIES, ManagerOptions
 from ..settings import ALLOW_HOSTS, SETTINGS, Setting, host_names, number
 from ..supervisor import Supervisor
 from ..worker import parse_app
+from .homes import home_option
 
-DURABILITIES = ("memory",)
 STOP_SECONDS = 60.0
 
 Command = Callable[..., Any]
@@ -40,12 +41,6 @@ def _setting(name: str) -> Callable[[Command], Command]:
     return click.option(setting.flag, name, metavar="N", callback=value, help=help_)
 
 
-def _durability(_context: click.Context, _parameter: click.Parameter, mode: str) -> str:
-    if mode not in DURABILITIES:
-        raise click.BadParameter(f"for now only {', '.join(DURABILITIES)} is to be had, not {mode}")
-    return mode
-
-
 def _app(_context: click.Context, _parameter: click.Parameter, spec: str | None) -> str | None:
     if spec is not None:
         parse_app(spec)
@@ -56,10 +51,6 @@ def _hosts(_context: click.Context, _parameter: click.Parameter, names: tuple[st
     if names:
         return host_names(names, "--allow-host")
     return host_names(os.environ.get(ALLOW_HOSTS, ""))
-
-
-def _home(_context: click.Context, _parameter: click.Parameter, folder: str | None) -> Home:
-    return Home(folder) if folder else Home(default_home())
 
 
 def _cpus() -> int:
@@ -79,14 +70,8 @@ def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Comm
     return decorate
 
 
-_HOME = click.option(
-    "--home",
-    metavar="DIR",
-    callback=_home,
-    help="Where the manager lives.  [COUNTER_HOME; default: counter in your folder for state]",
-)
 _COMMON = _options(
-    _HOME,
+    home_option,
     _setting("timeout"),
     click.option(
         "--log-format",
@@ -99,10 +84,11 @@ _COMMON = _options(
 _MANAGER = _options(
     click.option(
         "--durability",
-        metavar="MODE",
-        default="memory",
-        callback=_durability,
-        help="What survives the end of the manager. So far: memory, nothing does.",
+        type=click.Choice(DURABILITIES),
+        default=DURABILITIES[0],
+        envvar="COUNTER_DURABILITY",
+        help="What an answer means: written down and synced each second; synced first; or in memory alone.  "
+        "[COUNTER_DURABILITY; default: everysec]",
     ),
     _setting("max_counters"),
     _setting("max_frame"),
@@ -203,7 +189,7 @@ def manager(home: Home, link: int | None, **options: Any) -> int:  # noqa: ANN40
 
 
 @click.command()
-@_HOME
+@home_option
 def stop(home: Home) -> int:
     """Stop what runs in a home, and wait until it has ended."""
     for lock in ("supervisor", "lock"):
