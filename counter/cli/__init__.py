@@ -32,6 +32,10 @@ COMMANDS = {
     "reset": "counter.cli.data:reset",
     "delete": "counter.cli.data:delete",
     "list": "counter.cli.data:list_",
+    "export": "counter.cli.moving:export",
+    "import": "counter.cli.moving:import_",
+    "backup": "counter.cli.homes:backup",
+    "restore": "counter.cli.homes:restore_",
     "info": "counter.cli.data:info",
     "ping": "counter.cli.data:ping",
 }
