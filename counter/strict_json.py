@@ -11,7 +11,7 @@ import re
 from itertools import accumulate
 from typing import Any, NoReturn
 
-from ..errors import InvalidRequest
+from .errors import InvalidRequest
 
 MAX_DEPTH = 16
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counter.errors import InvalidRequest
-from counter.web.strict_json import MAX_DEPTH, decode
+from counter.strict_json import MAX_DEPTH, decode
 
 MIB = 1024 * 1024
 INT = st.integers(-(10**19) + 1, 10**19)
