@@ -125,11 +125,12 @@ class Keeper:
         code = child.exit_code()
         if code is None or self._snapshot is None:
             return
-        (before, name), self._child, self._snapshot = self._snapshot, None, None
         if code:
             self._give_up(f"its process ended with {code}")
             return
-        adopt(self._disk, name, before)
+        before, name = self._snapshot
+        adopt(self._disk, name, before, self._log.sync_names)
+        self._child = self._snapshot = None
         self._pause = FIRST_PAUSE
         self.snapshot_at = datetime.now(UTC)
         logger.info("a snapshot takes the place of the logs before %s", before)
@@ -137,6 +138,9 @@ class Keeper:
     def _give_up(self, why: object) -> None:
         """The logs stay, and all is as good as before; later it is tried again."""
         logger.warning("no snapshot could be made, and the journal grows: %s", why)
+        if self._snapshot is not None:
+            with contextlib.suppress(OSError):
+                self._disk.remove(self._snapshot[1])
         self._child = self._snapshot = None
         self._due = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)

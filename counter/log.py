@@ -9,7 +9,7 @@ import contextlib
 import errno
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -127,17 +127,21 @@ class Log:
                 last, closed, self._closed = self.last, self._closed, []
                 current = [self._open.file] if self._open else []
                 renamed, self._renamed = self._renamed, False
-            try:
-                for file in (*closed, *current):
-                    file.sync()
-                if renamed:
-                    self._disk.sync()
-            except OSError as error:
-                self._fail(error)
-                self.check()
+            for file in (*closed, *current):
+                self._carefully(file.sync)
+            if renamed:
+                self.sync_names()
             for file in closed:
                 file.close()
             self.synced, self.synced_at = last, datetime.now(UTC)
+
+    def sync_names(self) -> None:
+        """Return when the names of the journal's files are on the disk as they are now.
+
+        Raises:
+            JournalFailed: as `sync`.
+        """
+        self._carefully(self._disk.sync)
 
     def prepare(self) -> Prepared:
         """A new file to `switch` to; any thread may ask for it.
@@ -151,10 +155,8 @@ class Log:
         try:
             file.write(form.header(), 0)
             file.sync()
-        except BaseException:
-            file.close()
-            with contextlib.suppress(OSError):
-                self._disk.remove(name)
+        except OSError:
+            self._discard(name, file)
             raise
         return Prepared(name, form, file)
 
@@ -165,7 +167,11 @@ class Log:
             OSError: it cannot be given its name; the file before goes on.
         """
         first = self.last + 1
-        self._disk.rename(prepared.name, file_name(first, LOG))
+        try:
+            self._disk.rename(prepared.name, file_name(first, LOG))
+        except OSError:
+            self._discard(prepared.name, prepared.file)
+            raise
         with self._switching:
             if self._open is not None:
                 self._closed.append(self._open.file)
@@ -182,6 +188,11 @@ class Log:
             self.sync()
         if self._open is not None:
             self._open.file.close()
+
+    def _discard(self, name: str, file: DiskFile) -> None:
+        file.close()
+        with contextlib.suppress(OSError):
+            self._disk.remove(name)
 
     def _begin(self) -> Prepared:
         prepared = self.prepare()
@@ -202,6 +213,13 @@ class Log:
         if self.refused is None:
             logger.error("the journal cannot be written (%s): changes are refused until it can", error)
         self.refused = error
+
+    def _carefully(self, sync: Callable[[], None]) -> None:
+        try:
+            sync()
+        except OSError as error:
+            self._fail(error)
+            self.check()
 
     def _fail(self, error: OSError) -> None:
         """Tell this process, and by a file the next one, that what is cached of these logs proves nothing."""

@@ -169,6 +169,8 @@ class _Replay:
         form = _format(data, name, "log")
         self._known = max(self._known, form.synced)
         if self._bad is None and int(name.removesuffix(LOG)) != self.last + 1:
+            if form.boot == self._boot:  # it was opened when all before it had been read
+                raise _damaged(name, 0, f"records from {self.last + 1} on are missing before it")
             self._stop(*(self._end if self._end[0] else (name, 0)), 0, self._in_this_boot)
         if self._bad is None:
             self._in_this_boot = form.boot == self._boot

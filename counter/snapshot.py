@@ -12,6 +12,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -73,14 +74,20 @@ def write(disk: Disk, name: str, boot: bytes, state: State[bytes], last: int, ti
             raise
 
 
-def adopt(disk: Disk, name: str, before: int) -> None:
+def adopt(disk: Disk, name: str, before: int, sync_names: Callable[[], None] | None = None) -> None:
     """Let the snapshot in the file *name* take the place of everything before the sequence *before*.
+
+    Args:
+        disk: the journal's folder.
+        name: a synced file.
+        before: what the snapshot stands for.
+        sync_names: instead of the disk's own sync.
 
     Raises:
         OSError: it has not done so, or what it replaces is still there; the next one takes that away, too.
     """
     disk.rename(name, file_name(before, SNAPSHOT))
-    disk.sync()  # a log may go only when the snapshot cannot
+    (sync_names or disk.sync)()  # a log may go only when the snapshot cannot
     names = disk.sizes()
     for suffix in (LOG, SNAPSHOT):
         for first, old in numbered(names, suffix).items():
