@@ -30,7 +30,7 @@ from .disk import Disk
 from .errors import StoreUnavailable
 from .folder import told
 from .information import JournalFigures
-from .keeper import Keeper
+from .keeper import Keeper, outgrown
 from .log import JournalFailed, Log
 from .recovery import SNAPSHOT, SYNC_FAILED, UNFINISHED, Recovered, numbered, recover, repair
 from .run import boot_id
@@ -38,6 +38,8 @@ from .state import Outcome, State
 
 PROBE_SECONDS = 1.0
 """How often it is tried whether a journal that could not be written can be again."""
+OVERDUE = 2.0
+"""Logs that have outgrown so far are replaced by a start: managers that live shortly finish no snapshot."""
 _MAY_PASS = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 logger = logging.getLogger("counter.manager")
@@ -163,13 +165,19 @@ def is_journal(folder: Path) -> bool:
 
 def _make_safe(disk: Disk, boot: bytes, recovered: Recovered) -> None:
     """Have on the disk what was read: what is only cached must not be served as if it were kept."""
-    if SYNC_FAILED in disk.sizes():
+    names = disk.sizes()
+    if SYNC_FAILED in names:
         logger.warning("the disk failed under the last manager: everything is written anew")
-        name = f"recovered{SNAPSHOT}{UNFINISHED}"
-        snapshot.write(disk, name, boot, recovered.state, recovered.last, time.monotonic())
-        snapshot.adopt(disk, name, recovered.last + 1)
+        _renew(disk, boot, recovered)
         disk.remove(SYNC_FAILED)
         return
+    if outgrown(names) >= OVERDUE:
+        try:
+            _renew(disk, boot, recovered)
+        except OSError as error:
+            logger.warning("no snapshot could be made, and the journal grows: %s", error)
+        else:
+            return
     try:
         for name in recovered.logs:
             with contextlib.closing(disk.open(name)) as file:
@@ -178,6 +186,13 @@ def _make_safe(disk: Disk, boot: bytes, recovered: Recovered) -> None:
     except OSError as error:
         disk.create(SYNC_FAILED).close()
         raise JournalFailed(f"what was read cannot be synced: {error}") from error
+
+
+def _renew(disk: Disk, boot: bytes, recovered: Recovered) -> None:
+    """Put a snapshot in the place of everything that was read."""
+    name = f"recovered{SNAPSHOT}{UNFINISHED}"
+    snapshot.write(disk, name, boot, recovered.state, recovered.last, time.monotonic())
+    snapshot.adopt(disk, name, recovered.last + 1)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,13 @@ POLL_SECONDS = 0.1
 logger = logging.getLogger("counter.manager")
 
 
+def outgrown(names: dict[str, int]) -> float:
+    """How far the logs have grown, by the files' *names* and sizes; from 1 on a snapshot is worth it."""
+    logs = [names[name] for name in numbered(names, LOG).values()]
+    last = sum(names[name] for name in numbered(names, SNAPSHOT).values())
+    return max(sum(logs) / max(SNAPSHOT_BYTES, last), len(logs) / SNAPSHOT_LOGS)
+
+
 class Keeper:
     """Syncs *log* if *syncs*, and makes snapshots; *wake* lets the loop's thread call `tend`."""
 
@@ -83,7 +90,7 @@ class Keeper:
             self._snapshot = self._log.first, f"{self._log.first}{SNAPSHOT}{UNFINISHED}"
 
     def _run(self) -> None:
-        due = time.monotonic() + SYNC_SECONDS
+        due = 0.0
         try:
             while not self._stopping.wait(self._patience(due)):
                 if time.monotonic() >= due:
@@ -106,17 +113,13 @@ class Keeper:
                 self._look_at_child(self._child)
             elif self._snapshot is not None:
                 self._child = self._start_child(*self._snapshot)
-            elif self._prepared is None and time.monotonic() >= self._due and self._is_worth_it():
+            elif (
+                self._prepared is None and time.monotonic() >= self._due and outgrown(self._disk.sizes()) >= 1
+            ):
                 self._prepared = self._log.prepare()
                 self._wake()
         except OSError as error:
             self._give_up(error)
-
-    def _is_worth_it(self) -> bool:
-        names = self._disk.sizes()
-        logs = [names[name] for name in numbered(names, LOG).values()]
-        last = sum(names[name] for name in numbered(names, SNAPSHOT).values())
-        return sum(logs) >= max(SNAPSHOT_BYTES, last) or len(logs) >= SNAPSHOT_LOGS
 
     def _start_child(self, before: int, name: str) -> Child:
         return Child(self._disk.folder, before, name)

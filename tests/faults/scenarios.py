@@ -1,0 +1,34 @@
+"""The table of scenarios."""
+
+from importlib import import_module
+from typing import NamedTuple
+
+
+class Scenario(NamedTuple):
+    """Where a scenario is, how many runs it makes unless told, and what one run is."""
+
+    module: str
+    runs: int
+    run: str
+
+    def load(self):
+        """Its module: `run(trial)` carries it out, the first line of the docstring says what it is."""
+        return import_module(self.module)
+
+
+SCENARIOS = {
+    "kill-manager": Scenario("faults.kill_manager", 200, "kill"),
+    "kill-workers": Scenario("faults.kill_workers", 100, "kill"),
+    "kill-both": Scenario("faults.kill_both", 100, "kill of both"),
+    "cut-replies": Scenario("faults.cut_replies", 20_000, "call"),
+    "freeze": Scenario("faults.freeze", 20, "freeze"),
+    "restart-storm": Scenario("faults.restart_storm", 50, "restart"),
+    "failpoints": Scenario("faults.failpoints", 20, "kill at each point"),
+    "power-cut": Scenario("faults.power_cut", 30, "cut"),
+    "sync-error": Scenario("faults.sync_error", 20, "failing sync"),
+    "disk-full": Scenario("faults.disk_full", 4, "full disk"),
+    "slow-disk": Scenario("faults.slow_disk", 20, "call of each thread"),
+    "torn-tail": Scenario("faults.torn_tail", 4, "journal, cut at every byte"),
+    "bit-flips": Scenario("faults.bit_flips", 1000, "bit"),
+    "reordered-pages": Scenario("faults.reordered_pages", 500, "power cut"),
+}
