@@ -168,9 +168,10 @@ class _Replay:
         """Replay the log *name*; behind the damaged place, only look what is whole."""
         form = _format(data, name, "log")
         self._known = max(self._known, form.synced)
-        if self._bad is None and int(name.removesuffix(LOG)) != self.last + 1:
-            if form.boot == self._boot:  # it was opened when all before it had been read
-                raise _damaged(name, 0, f"records from {self.last + 1} on are missing before it")
+        gap = int(name.removesuffix(LOG)) != self.last + 1
+        if gap and form.boot == self._boot:  # it was opened when all before it had been read
+            raise _damaged(name, 0, f"records from {self.last + 1} on are missing before it")
+        if gap and self._bad is None:
             self._stop(*(self._end if self._end[0] else (name, 0)), 0, self._in_this_boot)
         if self._bad is None:
             self._in_this_boot = form.boot == self._boot
