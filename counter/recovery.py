@@ -170,7 +170,8 @@ class _Replay:
         self._known = max(self._known, form.synced)
         gap = int(name.removesuffix(LOG)) != self.last + 1
         if gap and form.boot == self._boot:  # it was opened when all before it had been read
-            raise _damaged(name, 0, f"records from {self.last + 1} on are missing before it")
+            file, at = (self._bad.file, self._bad.offset) if self._bad else (name, 0)
+            raise _damaged(file, at, f"records from {self.last + 1} on are missing before {name}")
         if gap and self._bad is None:
             self._stop(*(self._end if self._end[0] else (name, 0)), 0, self._in_this_boot)
         if self._bad is None:
