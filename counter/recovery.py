@@ -98,7 +98,9 @@ def recover(disk: Disk, boot: bytes, before: int | None = None) -> Recovered:
     state: State[bytes] = State()
     base = max(snapshots, default=1)
     if snapshots:
-        read_snapshot(disk.read(snapshots[base]), snapshots[base], boot, state)
+        last = read_snapshot(disk.read(snapshots[base]), snapshots[base], boot, state)
+        if last != base - 1:
+            raise _damaged(snapshots[base], 0, f"it goes up to {last} and has another name")
     # A log that begins below the snapshot ends there: one is made where a log ends.
     replay = _Replay(boot, state, base - 1)
     kept = [name for first, name in logs.items() if first >= base]

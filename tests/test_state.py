@@ -32,7 +32,9 @@ def added(outcomes):
 
 
 def test_entries_are_put_replaced_and_taken_away():
-    state = added([Outcome(NOW, {"a": entry("a"), "b": entry("b")}), Outcome(NOW, {"a": entry("a", 5), "b": None})])
+    state = added(
+        [Outcome(NOW, {"a": entry("a"), "b": entry("b")}), Outcome(NOW, {"a": entry("a", 5), "b": None})]
+    )
     assert state.entries == {"a": entry("a", 5)}
     state.assign(Outcome(NOW, {"b": None}))
     assert state.entries == {"a": entry("a", 5)} and not state.callers and not state.keys
@@ -106,10 +108,10 @@ def test_a_state_comes_in_outcomes_of_a_bounded_size():
     names = [f"n{number}" for number in range(2 * OUTCOME_ENTRIES + 1)]
     state = added([Outcome(NOW, {name: entry(name) for name in names})])
     sizes = [len(outcome.changed) for outcome in state.outcomes()]
-    assert sizes == [OUTCOME_ENTRIES, OUTCOME_ENTRIES, 1]
+    assert [size for size in sizes if size] == [OUTCOME_ENTRIES, OUTCOME_ENTRIES, 1]
     assert everything(added(state.outcomes())) == everything(state)
 
 
 def test_a_state_of_keys_and_callers_alone_has_its_time_again():
     state = added([Outcome(at(3), {}, b"reply", b"anna", 1, 9.0, "k", b"d"), Outcome(at(8), {})])
-    assert everything(added(state.outcomes()))[:3] == everything(state)[:3]
+    assert everything(added(state.outcomes())) == everything(state)
