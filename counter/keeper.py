@@ -79,9 +79,9 @@ class Keeper:
         """
         if self._failure is not None:
             raise JournalFailed(str(self._failure)) from self._failure
-        prepared, self._prepared = self._prepared, None
-        if prepared is None:
+        if self._prepared is None:
             return
+        prepared, self._prepared = self._prepared, None
         try:
             self._log.switch(prepared)
         except OSError as error:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from .records import HEADER_BYTES, FileFormat
 from .recovery import LOG, SYNC_FAILED, SYNC_FAILED_SPARE, UNFINISHED, file_name
 from .state import Outcome
 
+SLOW_SECONDS = 2.0
+"""A sync that takes longer is told of: with `everysec`, so much more could be lost with the power."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger("counter.manager")
@@ -123,6 +126,7 @@ class Log:
         """
         with self._syncing:
             self.check()
+            begun = time.monotonic()
             with self._switching:
                 last, closed, self._closed = self.last, self._closed, []
                 current = [self._open.file] if self._open else []
@@ -134,6 +138,8 @@ class Log:
             for file in closed:
                 file.close()
             self.synced, self.synced_at = last, datetime.now(UTC)
+        if (took := time.monotonic() - begun) >= SLOW_SECONDS:
+            logger.warning("a sync of the journal took %.1f s", took)
 
     def sync_names(self) -> None:
         """Return when the names of the journal's files are on the disk as they are now.

@@ -178,7 +178,8 @@ class ManagerServer(Server):
         answers: list[tuple[Question, Request, bytes]] = []
         try:
             with self._table.turn(self._run.now()) as turn:
-                self._sweeping, self._swept = turn.sweep(ticks), ticks
+                if self._sweeping or ticks >= self._swept + SWEEP_SECONDS:
+                    self._sweeping, self._swept = turn.sweep(ticks), ticks
                 for connection, payload in self._connections.take_ready():
                     try:
                         question = self._question(connection, payload)
