@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from counter import keeper
 from counter.manager import serve
-from counter.server import ManagerOptions, ManagerServer
+from counter.server import ManagerServer
+from counter.settings import ManagerOptions
 
 WANTED = "snapshot-wanted"
 WORTH_TELLING = 0.001

@@ -11,7 +11,8 @@ from .errors import StoreUnavailable
 from .home import Home
 from .journal import Journal, NoJournal, is_journal
 from .log import JournalFailed
-from .server import CounterManager, ManagerOptions
+from .server import CounterManager
+from .settings import ManagerOptions
 from .state import State
 
 DISK_FAILED = 5

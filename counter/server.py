@@ -23,7 +23,6 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from multiprocessing.managers import BaseManager, Server
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from . import stock
@@ -40,13 +39,15 @@ from .listing import Job, count, page
 from .ops import Hello, Info, List, Reply, Report, Request
 from .pickles import looks_like_pickle
 from .run import Run
-from .settings import VERSION
+from .settings import VERSION, ManagerOptions
 from .state import State
-from .table import Append, CounterTable
+from .table import Append, CounterTable, Turn
 from .wire import as_replayed, decode_request, encode_reply
 
 TURN_SECONDS = 0.01
 """How long a turn goes on taking requests in."""
+GREETING_SECONDS = 0.001
+"""How long a turn that is going to sync waits for the next word of who is being let in."""
 SLICES_SECONDS = 0.005
 """How long jobs run between two turns."""
 SWEEP_SECONDS = 1.0
@@ -55,27 +56,20 @@ _DRAIN_SECONDS = 2.0
 logger = logging.getLogger("counter.manager")
 
 
-DURABILITIES = ("everysec", "always", "memory")
-"""What an answer means: it is written down and synced each second; it is on the disk; it is in memory."""
-
-
-class ManagerOptions(NamedTuple):
-    """How a manager is to run; sizes in bytes."""
-
-    home: Path
-    durability: str = DURABILITIES[0]
-    max_counters: int = 1_000_000
-    max_frame: int = 1024 * 1024
-    group: str | None = None
-    stock_clients: bool = True
-
-
 class Question(NamedTuple):
     """What one frame asks, and how its reply becomes the payload of an answer."""
 
     connection: Connection
     work: stock.Work
     seal: Callable[[Reply], bytes]
+
+
+class Asked(NamedTuple):
+    """A request that a turn has decided, and the sealed reply, to be sent after the commit."""
+
+    question: Question
+    request: Request
+    sealed: bytes
 
 
 class CounterManager(BaseManager):
@@ -123,6 +117,8 @@ class ManagerServer(Server):
         self._connections = Connections(door, self._run.ticks, self._figures.leave)
         self._jobs: deque[tuple[Question, Job[Any]]] = deque()
         self._swept = 0.0
+        self._syncs = options.durability == "always"  # a commit takes as long as the disk
+        self._greeting = False  # somebody is being let in, and goes on at once
         self._sweeping = False  # the last turn did not come to the end of what has expired
         self._stopping = False
 
@@ -175,26 +171,17 @@ class ManagerServer(Server):
     # A turn
 
     def _turn(self, ticks: float) -> None:
-        answers: list[tuple[Question, Request, bytes]] = []
+        answers: list[Asked] = []
+        until = ticks + TURN_SECONDS
         try:
             with self._table.turn(self._run.now()) as turn:
                 if self._sweeping or ticks >= self._swept + SWEEP_SECONDS:
                     self._sweeping, self._swept = turn.sweep(ticks), ticks
-                for connection, payload in self._connections.take_ready():
-                    try:
-                        question = self._question(connection, payload)
-                        if question is None:
-                            continue
-                        work = question.work
-                        if isinstance(work, Request):
-                            sealed = turn.execute(work, self._run.ticks(), question.seal)
-                            answers.append((question, work, sealed))
-                        else:
-                            self._begin(question, work(self._table, self._run.now()))
-                    except Exception:  # noqa: BLE001  whatever a peer sends must not end the loop
-                        self._give_up(connection)
-                    if self._run.ticks() >= ticks + TURN_SECONDS:
-                        break
+                self._take_in(turn, answers, until)
+                while self._greeting and answers and self._syncs and self._run.ticks() < until:
+                    # Else each step of a handshake would wait for a sync, of which a slow disk makes seconds.
+                    self._connections.wait(GREETING_SECONDS)
+                    self._take_in(turn, answers, until)
                 turn.commit(self.append)
         except StoreUnavailable as error:
             self._sweeping = False  # tried again in a second, not at once and for ever
@@ -203,9 +190,27 @@ class ManagerServer(Server):
             for question, _, sealed in answers:
                 self._connections.send(question.connection, sealed)
 
-    def _answer_unchanged(
-        self, asked: list[tuple[Question, Request, bytes]], error: StoreUnavailable
-    ) -> None:
+    def _take_in(self, turn: Turn[bytes], answers: list[Asked], until: float) -> None:
+        """Execute what is ready."""
+        self._greeting = False
+        for connection, payload in self._connections.take_ready():
+            try:
+                question = self._question(connection, payload)
+                if question is None:
+                    self._greeting = True
+                    continue
+                work = question.work
+                if isinstance(work, Request):
+                    sealed = turn.execute(work, self._run.ticks(), question.seal)
+                    answers.append(Asked(question, work, sealed))
+                else:
+                    self._begin(question, work(self._table, self._run.now()))
+            except Exception:  # noqa: BLE001  whatever a peer sends must not end the loop
+                self._give_up(connection)
+            if self._run.ticks() >= until:
+                break
+
+    def _answer_unchanged(self, asked: list[Asked], error: StoreUnavailable) -> None:
         """After a failed append: what was so before the turn is told, all else is refused with *error*."""
         with self._table.turn(self._run.now()) as turn:
             for question, request, _ in asked:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from .errors import InvalidRequest
 
 VERSION = "0.1.0"
 ALLOW_HOSTS = "COUNTER_ALLOW_HOSTS"
+DURABILITIES = ("everysec", "always", "memory")
+"""What an answer means: it is written down and synced each second; it is on the disk; it is in memory."""
 
 _HOST_NAME = re.compile(r"[a-z0-9._-]+")
 
@@ -100,3 +103,14 @@ def host_names(given: str | Iterable[object], source: str = ALLOW_HOSTS) -> froz
                 f"{source} takes names such as counters.example.org, without port: not {name!r}"
             )
     return names
+
+
+class ManagerOptions(NamedTuple):
+    """How a manager is to run; sizes in bytes."""
+
+    home: Path
+    durability: str = DURABILITIES[0]
+    max_counters: int = 1_000_000
+    max_frame: int = 1024 * 1024
+    group: str | None = None
+    stock_clients: bool = True

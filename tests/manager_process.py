@@ -22,7 +22,7 @@ LAUNCHER = """
 import json, resource, sys
 from pathlib import Path
 from counter.manager import serve
-from counter.server import ManagerOptions
+from counter.settings import ManagerOptions
 
 options, open_files = json.loads(sys.argv[1])
 if open_files:

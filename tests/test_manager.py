@@ -20,7 +20,7 @@ from counter.log import Log
 from counter.manager import DISK_FAILED, serve
 from counter.ops import Get, Increment, Request, Set
 from counter.recovery import SYNC_FAILED
-from counter.server import DURABILITIES, ManagerOptions
+from counter.settings import DURABILITIES, ManagerOptions
 from counter.stores.manager import ManagerStore
 
 
@@ -129,7 +129,7 @@ import errno, sys
 from pathlib import Path
 from counter.disk import DiskFile
 from counter.manager import serve
-from counter.server import ManagerOptions
+from counter.settings import ManagerOptions
 
 home, sync = Path(sys.argv[1]), DiskFile.sync
 

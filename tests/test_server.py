@@ -42,9 +42,10 @@ from counter.folder import AlreadyRunning
 from counter.handshake import ClientHandshake
 from counter.home import Home
 from counter.listing import SLICE
-from counter.ops import Delete, Get, Increment, Info, List, Request, Set
 from counter.manager import serve
-from counter.server import CounterManager, ManagerOptions, ManagerServer
+from counter.ops import Delete, Get, Increment, Info, List, Request, Set
+from counter.server import CounterManager, ManagerServer
+from counter.settings import ManagerOptions
 from counter.stores.manager import ManagerStore
 from counter.wire import MAX_REPLY, Frames, decode_reply, encode_request, frame
 

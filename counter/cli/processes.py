@@ -19,8 +19,7 @@ from ..folder import LockName
 from ..home import Home
 from ..link import Link
 from ..manager import serve
-from ..server import DURABILITIES, ManagerOptions
-from ..settings import ALLOW_HOSTS, SETTINGS, Setting, host_names, number
+from ..settings import ALLOW_HOSTS, DURABILITIES, SETTINGS, ManagerOptions, Setting, host_names, number
 from ..supervisor import Supervisor
 from ..worker import parse_app
 from .homes import home_option
