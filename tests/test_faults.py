@@ -10,16 +10,16 @@ import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from inspect import isfunction
 
 import psutil
 import pytest
-from faults import planted
+from faults import simulated
 from faults.diary import Diary, read_diaries
 from faults.http_caller import HttpCaller
 from faults.launcher import launched
 from faults.oracle import ACKNOWLEDGED, REFUSED, UNKNOWN, Call, check, in_flight
 from faults.scenarios import SCENARIOS
+from faults.trial import Trial
 from support import ROOT, free_port, start_process, wait_until
 
 FAULTS = (sys.executable, "-m", "faults")
@@ -441,31 +441,23 @@ def test_a_storm_of_restarts_costs_nobody_a_call(tmp_path):
     assert holds(tmp_path, "restart-storm", 4)["client_errors"] == 0
 
 
-PLANTED = [
-    ("forget_callers", "cut-replies", 800, "doubled"),
-    ("answer_otherwise", "cut-replies", 800, "and then"),
-    ("execute_late", "freeze", 2, "doubled"),
-    ("ignore_keys", "kill-workers", 8, "doubled"),
-    ("answer_before_writing", "kill-manager", 2, "lost"),
-    ("write_no_callers", "kill-manager", 2, "doubled"),
-    ("write_no_keys", "kill-both", 4, "doubled"),
-]
-"""Mistakes, and the scenarios that must find them."""
-
-
-@pytest.mark.long
 @pytest.mark.process
-@pytest.mark.parametrize(("fault", "name", "runs", "sentence"), PLANTED)
-def test_a_mistake_that_is_planted_is_found(tmp_path, fault, name, runs, sentence):
-    plant = ("--plant", f"faults.planted:{fault}")
-    code, figures = run_faults(tmp_path, name, "--runs", str(runs), *plant)
-    assert code == 1
-    assert any(sentence in violation for violation in figures["violations"]), figures
+def test_clients_that_fork_count_for_themselves(tmp_path):
+    assert holds(tmp_path, "forks", 2)["forks"] == 4
 
 
-def test_every_mistake_is_planted():
-    functions = {name for name, value in vars(planted).items() if name[0] != "_" and isfunction(value)}
-    assert functions - {"replace"} == {fault for fault, *_ in PLANTED}
+@pytest.mark.process
+def test_a_reply_that_comes_too_late_is_nobody_elses(tmp_path):
+    code, figures = run_faults(tmp_path, "late-replies", "--runs", "160", "--seed", "1")
+    assert (code, figures["violations"]) == (0, [])
+    assert figures["given_up_calls"] > 0
+
+
+def test_a_simulation_is_a_scenario_too(tmp_path):
+    trial = Trial("simulation", tmp_path, 3, 1, "everysec")
+    simulated.run(trial)
+    assert trial.violations == []
+    assert trial.figures["seeds"] == 3
 
 
 @pytest.mark.long
@@ -480,6 +472,7 @@ def test_every_mistake_is_planted():
         ("cut-replies", 4000),
         ("freeze", 5),
         ("restart-storm", 10),
+        ("forks", 10),
     ],
 )
 def test_the_scenarios_hold_for_longer(tmp_path, name, runs, durability):

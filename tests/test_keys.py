@@ -346,6 +346,17 @@ def test_keys_take_so_many_bytes_at_the_most(table, monkeypatch):
     assert table.entries["a"].value == 101
 
 
+def test_keys_of_one_turn_share_the_bytes(table, monkeypatch):
+    monkeypatch.setattr(keys, "MAX_BYTES", 2 * (2 + OVERHEAD) + 200)
+    with table.turn(NOW) as turn:
+        for key, code in (("a", None), ("b", None), ("c", "limit-exceeded")):
+            request = Request([Set("a", 100)], idempotency_key=key)
+            problem = turn.execute(request, 0.0, lambda reply: reply).problem
+            assert (problem and problem.code) == code
+        turn.commit(lambda outcomes: None)
+    assert (kept(table), table.keys.bytes) == (["a", "b"], keys.MAX_BYTES)
+
+
 def test_what_could_not_make_room_leaves_the_oldest_for_the_next(table, monkeypatch):
     monkeypatch.setattr(keys, "MAX_BYTES", 3 * (2 + OVERHEAD) + 300)
     for number in range(3):

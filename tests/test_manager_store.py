@@ -335,7 +335,114 @@ def test_even_interrupted_while_it_closes_a_connection_it_takes_no_late_answer(h
         assert store.execute(A).only().value == 2
 
 
+def test_whoever_is_interrupted_hangs_up_at_once(home, acting):
+    """The manager need not wait for the next call to learn that nobody waits for its answer."""
+    hung_up = threading.Event()
+
+    def interrupts(actor, sock):
+        actor.listen(sock)
+        os.kill(os.getpid(), signal.SIGALRM)
+        if not sock.recv(1):
+            hung_up.set()
+
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        acting(interrupts)
+        with opened(home) as store:
+            with pytest.raises(KeyboardInterrupt):
+                store.execute(A)
+            assert hung_up.wait(5)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_between_repetitions_it_pauses_twice_as_long_each_time_up_to_a_limit(home, acting, monkeypatch):
+    pauses, real = [], time.sleep
+
+    def sleep(seconds):
+        if threading.current_thread() is threading.main_thread():
+            pauses.append(seconds)
+        real(seconds)
+
+    acting(*[hangs_up] * 7, answers(2))
+    with opened(home) as store:
+        monkeypatch.setattr(time, "sleep", sleep)
+        assert store.execute(A).only().value == 2
+    assert pauses == [0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05]
+
+
+def test_who_does_not_even_read_costs_no_more_than_the_deadline(home, acting):
+    """Of each call its own, though the connection is one that had more time before."""
+    gone = threading.Event()
+
+    def reads_once(actor, sock):
+        actor.listen(sock)
+        sock.sendall(frame(encode_reply(Reply([change(1)]))))
+        gone.wait(10)
+
+    acting(reads_once)
+    with opened(home, pool=1) as store:
+        store.execute(A, 8.0).unwrap()
+        most = Request([Set("n" * 200, number) for number in range(4000)])
+        seconds, _ = takes(lambda: store.execute(most, 0.2), StoreUnavailable)
+        gone.set()
+    assert 0.1 < seconds < 3
+
+
+def test_who_answers_byte_by_byte_costs_no_more_than_the_deadline(home, acting):
+    def trickles(actor, sock):
+        actor.listen(sock)
+        for byte in frame(encode_reply(Reply([change(1)])))[:-1]:
+            sock.sendall(bytes([byte]))
+            time.sleep(0.02)
+
+    acting(trickles)
+    with opened(home) as store:
+        seconds, _ = takes(lambda: store.execute(A, 0.3), OutcomeUnknown)
+    assert 0.2 < seconds < 1
+
+
+def test_a_child_that_never_counts_holds_no_connection_of_its_parent(home, acting):
+    """Else the manager would not see that the parent hung up."""
+    hung_up, (reader, writer) = threading.Event(), os.pipe()
+
+    def waits_for_the_end(actor, sock):
+        actor.listen(sock)
+        sock.sendall(frame(encode_reply(Reply([change(1)]))))
+        if not sock.recv(1):
+            hung_up.set()
+
+    acting(waits_for_the_end)
+    with opened(home) as store:
+        store.execute(A).unwrap()
+        child = os.fork()
+        if not child:
+            os.close(writer)
+            os.read(reader, 1)
+            os._exit(0)
+        try:
+            store.close()
+            assert hung_up.wait(5)
+        finally:
+            os.close(writer)
+            os.close(reader)
+            os.waitpid(child, 0)
+
+
 # The pool
+
+
+def test_a_connection_whose_return_was_interrupted_is_given_back_all_the_same(home, monkeypatch):
+    def interrupted(pool, slot):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    pool = manager_module._Pool(home, "client", 1)
+    slot = pool.take(time.monotonic() + 10, [])
+    monkeypatch.setattr(manager_module._Pool, "_give", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.give(slot)
+    assert pool.take(time.monotonic() + 0.1, []) is slot
 
 
 def test_the_last_used_connection_is_the_first_to_be_used_again(home):

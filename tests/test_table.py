@@ -463,6 +463,19 @@ def test_the_requests_of_one_turn_share_the_room(small_table):
     assert names(small_table) == ["a", "c", "d"]
 
 
+def test_reading_takes_no_room(small_table):
+    do(small_table, Set("a", 1), Set("b", 1))
+    assert do(small_table, Get("a"), Get("b"), Set("c", 1)).problem is None
+
+
+def test_reading_makes_no_room(small_table):
+    do(small_table, Set("a", 1), Set("b", 1), Set("c", 1))
+    for ops in ([Get("a"), Set("d", 1)], [Get("a"), Get("b"), Set("d", 1)]):
+        assert do(small_table, *ops).problem.code == "limit-exceeded"
+    do(small_table, Get("a"))
+    assert do(small_table, Set("d", 1)).problem.code == "limit-exceeded"
+
+
 def test_an_expired_counter_of_the_same_name_is_replaced_at_the_limit(small_table):
     do(small_table, Set("a", 1, ttl=1), Set("b", 1), Set("c", 1))
     assert do(small_table, Increment("a"), now=at(1)).only().value == 1
@@ -810,6 +823,13 @@ def test_whoever_is_remembered_already_goes_on_though_the_room_is_overfull(table
     monkeypatch.setattr(table_module, "MAX_CALLER_BYTES", 1)
     assert do(table, Increment("a"), caller=ANNA, seq=2).only().value == 2
     assert do(table, Increment("a"), caller=BERT, seq=1).problem.code == "limit-exceeded"
+
+
+def test_a_key_that_nobody_signed_takes_no_room_for_callers(table, two_callers):
+    for caller in (ANNA, BERT):
+        do(table, Increment("a"), caller=caller, seq=1)
+    assert do(table, Increment("a"), key="k").only().value == 3
+    assert table.caller_bytes == 2 * (CALLER_OVERHEAD + 1)
 
 
 def test_the_promised_room_for_callers():

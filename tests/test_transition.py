@@ -175,6 +175,15 @@ def test_a_set_keeps_clears_and_sets(value, settings, fields, expected):
     assert after.created_at == (NOW if value is None else THEN)
 
 
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [(0, "0 is below the minimum of 'a', 1"), (10, "10 is above the maximum of 'a', 9")],
+)
+def test_a_set_that_is_refused_says_which_bound_it_would_pass(value, sentence):
+    with pytest.raises(OutOfBounds, match=sentence):
+        transition(entry(5, min=1, max=9), Set("a", value), NOW, "r.2")
+
+
 def test_a_set_that_moves_further_than_64_bits_tells_no_delta():
     assert do(entry(LOW), Set("a", HIGH))[1].delta is None
     assert do(entry(-1), Set("a", HIGH))[1].delta is None

@@ -8,6 +8,8 @@
 - Every call is in a client's `diary`, before it is made and after it is answered; `oracle` joins the diaries
   with what the service says at the end. Both know nothing of the package.
 - `launcher` runs the command with some of its methods replaced; the package has no hooks for that.
+- `planted` is the table of mistakes that can be planted so, and of the scenarios that find them.
+- `mutants` makes small mistakes in the code itself (`scripts/mutants`), and runs the tests of each module.
 
 A new scenario is a module, a line in the table and a short run in `test_faults.py`.
 """

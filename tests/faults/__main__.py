@@ -11,6 +11,7 @@ import sys
 import tempfile
 import traceback
 
+from faults.launcher import plant
 from faults.scenarios import SCENARIOS
 from faults.trial import Trial
 
@@ -29,8 +30,12 @@ def main(arguments):
     scenario = SCENARIOS[options.name]
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         runs = scenario.runs if options.runs is None else options.runs
-        trial = Trial(options.name, folder, runs, options.seed, options.durability, options.plant)
+        trial = Trial(
+            options.name, folder, runs, options.seed, options.durability, options.plant, options.plant_client
+        )
         try:
+            if scenario.here:
+                plant(trial.planted)
             scenario.load().run(trial)
         except Exception as error:  # noqa: BLE001  a scenario that cannot go on is told in the figures too
             traceback.print_exc()
@@ -51,6 +56,9 @@ def parse(arguments):
     parser.add_argument("--durability", choices=DURABILITIES, default="everysec", metavar="M")
     parser.add_argument(
         "--plant", action="append", default=[], metavar="FAULT", help="a mistake in the manager, to be found"
+    )
+    parser.add_argument(
+        "--plant-client", action="append", default=[], metavar="FAULT", help="one in each client that counts"
     )
     options = parser.parse_args(arguments)
     if options.list == bool(options.name):

@@ -1,10 +1,11 @@
 """One client process: threads that count, each with a diary, until stdin ends or they have counted enough.
 
-    client URL FOLDER NAME THREADS CALLS PAUSE SEED
+    client URL FOLDER NAME THREADS CALLS PAUSE SEED FORKS FAULT …
 
 A `counter://` URL is counted on with the library, an `http://` one with POSTs. By turns a thread counts on a
 counter of its own, where a single loss shows, and on one that all share, where every number is told once.
-PAUSE is the longest between two calls, in seconds.
+PAUSE is the longest between two calls, in seconds. While the threads count, so many FORKS of the process
+count a little, too, one after the other, with what it had opened. A FAULT is as `launcher` takes it.
 """
 
 import os
@@ -16,6 +17,7 @@ from faults.diary import Diary
 from faults.http_caller import HttpCaller
 
 SHARED = ("shared.0", "shared.1", "shared.2")
+CALLS_OF_A_FORK = 20
 
 
 class LibraryCaller:
@@ -58,7 +60,34 @@ def wait_for_end(stop):
     stop.set()
 
 
-def main(url, folder, name, threads, calls, pause, seed):
+def count_in_forks(caller, folder, name, forks, pause, seed):
+    for number in range(forks):
+        who = f"{name}.fork.{number}"
+        child = os.fork()
+        if not child:
+            try:
+                chance = random.Random(f"{seed} {who}")
+                count(
+                    caller,
+                    Diary(folder, who),
+                    f"own.{who}",
+                    CALLS_OF_A_FORK,
+                    pause,
+                    chance,
+                    threading.Event(),
+                )
+                os._exit(0)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, f"{who} ended with {status}"
+
+
+def main(url, folder, name, threads, calls, pause, seed, forks, *faults):
+    if faults:
+        from faults.launcher import plant
+
+        plant(faults)
     stop = threading.Event()
     threading.Thread(target=wait_for_end, args=[stop], daemon=True).start()
     library = None if url.startswith("http:") else LibraryCaller(url)
@@ -71,6 +100,7 @@ def main(url, folder, name, threads, calls, pause, seed):
         crowd.append(threading.Thread(target=count, args=arguments))
     for thread in crowd:
         thread.start()
+    count_in_forks(library, folder, name, int(forks), float(pause), seed)
     for thread in crowd:
         thread.join()
 

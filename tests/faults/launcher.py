@@ -16,6 +16,13 @@ def launched(faults, command):
     return [sys.executable, "-m", "faults.launcher", *faults, "--", *command]
 
 
+def plant(faults):
+    """Let each of *faults* replace what it likes in this process."""
+    for fault in faults:
+        where, _, text = fault.partition("=")
+        pkgutil.resolve_name(where)(text)
+
+
 def main(arguments):
     end = arguments.index("--")
     faults, command = arguments[:end], arguments[end + 1 :]
@@ -28,9 +35,7 @@ def main(arguments):
 
         processes._manager_command = manager_command
     else:
-        for fault in faults:
-            where, _, text = fault.partition("=")
-            pkgutil.resolve_name(where)(text)
+        plant(faults)
     cli.main(command)
 
 

@@ -58,15 +58,19 @@ class Load:
 
 
 @contextlib.contextmanager
-def load(trial, url, processes=8, threads=2, calls=MOST_CALLS, pause=0.005):
-    """A `Load` on *url* until the end of the block: *calls* of each thread, with pauses as `client` says."""
+def load(trial, url, processes=8, threads=2, calls=MOST_CALLS, pause=0.005, forks=0):
+    """A `Load` on *url* until the end of the block: *calls* of each thread, with pauses as `client` says.
+
+    With *forks* each process has so many children besides, one after the other.
+    """
     folder = trial.new_folder(f"diaries.{len(list(trial.folder.glob('diaries.*')))}")
     with contextlib.ExitStack() as stack:
         crowd = []
         for number in range(processes):
-            arguments = [url, folder, str(number), threads, calls, pause, trial.seed]
+            arguments = [url, folder, str(number), threads, calls, pause, trial.seed, forks]
+            arguments += trial.planted_in_clients
             command = [sys.executable, "-m", "faults.client", *arguments]
             crowd.append(stack.enter_context(started(command, folder, f"client.{number}")))
-        running = Load(folder, crowd, processes * threads)
+        running = Load(folder, crowd, processes * (threads + forks))
         running.wait_begun()
         yield running

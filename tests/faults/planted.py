@@ -1,80 +1,84 @@
-"""Mistakes that a manager could make, planted into a real one: some scenario must find each of them.
+"""The table of mistakes that can be planted, and for each the scenario that finds it.
 
-Each is a FAULT for `launcher`: `--plant faults.planted:forget_callers`.
+A mistake is a function that replaces methods, in a manager (`planted_turns`, `planted_files`) or in its
+clients (`planted_clients`); as a FAULT for `launcher`: `--plant faults.planted_files:ignore_marks`.
 """
 
-import time
+from typing import NamedTuple
 
-from msgspec.structs import replace
-
-from counter.journal import Journal
-from counter.keys import KeysOverlay
-from counter.table import Turn
-
-GAP_SECONDS = 0.005
-"""Between writing and answering, where a kill is to come: without the mistake it does no harm there."""
-LATE_OUTCOMES = 50
+SEED = 1
+FEW_SEEDS, SOME_SEEDS = 40, 800
+"""Of the simulation, which stops at the first that shows the mistake."""
 
 
-def forget_callers(_text):
-    """A repeated request is executed again."""
-    Turn._last = lambda turn, caller: None
+class Planted(NamedTuple):
+    """A mistake, by module and name, and how it is found.
+
+    Attributes:
+        says: is in what the scenario then tells; of a simulation, that its judge said no.
+    """
+
+    mistake: str
+    scenario: str
+    runs: int
+    says: str = "Violation: "
+    durability: str = "everysec"
+
+    @property
+    def arguments(self):
+        """Of the command line, without the mistake."""
+        return self.scenario, "--runs", str(self.runs), "--seed", str(SEED), "--durability", self.durability
+
+    @property
+    def planting(self):
+        """What the mistake adds to the arguments."""
+        whose = "--plant-client" if self.mistake.startswith("planted_clients:") else "--plant"
+        return whose, f"faults.{self.mistake}"
 
 
-def execute_late(_text):
-    """A request is executed after its deadline."""
-    real = Turn._repeated_or_late
-
-    def never_late(turn, request, caller, ticks, seal):
-        return real(turn, request, caller, min(ticks, request.deadline - 1), seal)
-
-    Turn._repeated_or_late = never_late
-
-
-def answer_otherwise(_text):
-    """A repeated request is executed once, but its second answer is another one."""
-    real = Turn._repeated_or_late
-
-    def otherwise(turn, request, caller, ticks, seal):
-        reply = real(turn, request, caller, ticks, seal)
-        return reply and reply.replace(b".", b",", 1)
-
-    Turn._repeated_or_late = otherwise
-
-
-def ignore_keys(_text):
-    """An idempotency key means nothing."""
-    KeysOverlay.get = lambda keys, key: None
-
-
-def answer_before_writing(_text):
-    """What is told is written somewhat later."""
-    real, waiting = Journal.append, []
-
-    def append(journal, outcomes):
-        waiting.extend(outcomes)
-        if len(waiting) >= LATE_OUTCOMES:
-            real(journal, waiting)
-            waiting.clear()
-
-    Journal.append = append
-
-
-def write_no_callers(_text):
-    """Who asked is remembered, but not in the journal."""
-    _write_without(caller=None)
-
-
-def write_no_keys(_text):
-    """What was asked under which key is remembered, but not in the journal."""
-    _write_without(key=None)
-
-
-def _write_without(**fields):
-    real = Journal.append
-
-    def append(journal, outcomes):
-        real(journal, [replace(outcome, **fields) for outcome in outcomes])
-        time.sleep(GAP_SECONDS)
-
-    Journal.append = append
+PLANTED = (
+    # A turn
+    Planted("planted_turns:forget_callers", "cut-replies", 800, "doubled"),
+    Planted("planted_turns:forget_callers_early", "simulation", FEW_SEEDS),
+    Planted("planted_turns:execute_late", "freeze", 2, "doubled"),
+    Planted("planted_turns:answer_otherwise", "cut-replies", 800, "and then"),
+    Planted("planted_turns:ignore_keys", "kill-workers", 8, "doubled"),
+    Planted("planted_turns:merge_before_writing", "simulation", FEW_SEEDS),
+    Planted("planted_turns:answer_before_the_turn_ends", "kill-manager", 2, "lost"),
+    Planted("planted_turns:read_after_the_turn", "kill-manager", 2, "was told twice"),
+    # What is written
+    Planted("planted_files:answer_before_writing", "kill-manager", 2, "lost"),
+    Planted("planted_files:write_no_callers", "kill-manager", 2, "doubled"),
+    Planted("planted_files:write_no_keys", "kill-both", 4, "doubled"),
+    Planted("planted_files:write_callers_apart", "simulation", FEW_SEEDS),
+    Planted("planted_files:leave_what_was_cut", "simulation", SOME_SEEDS),
+    Planted("planted_files:snapshots_without_callers", "simulation", FEW_SEEDS),
+    Planted("planted_files:snapshots_without_keys", "simulation", FEW_SEEDS),
+    # What is synced
+    Planted("planted_files:names_of_logs_unsynced", "simulation", FEW_SEEDS),
+    Planted("planted_files:names_of_snapshots_unsynced", "simulation", SOME_SEEDS),
+    Planted("planted_files:logs_removed_first", "simulation", SOME_SEEDS),
+    Planted("planted_files:snapshots_unsynced", "simulation", FEW_SEEDS),
+    Planted("planted_files:sync_again", "simulation", SOME_SEEDS),
+    Planted("planted_files:go_on_after_a_failed_sync", "simulation", SOME_SEEDS),
+    Planted("planted_files:forget_a_failed_sync", "simulation", SOME_SEEDS),
+    Planted("planted_files:sync_after_answering", "simulation", SOME_SEEDS),
+    Planted("planted_files:serve_what_is_not_synced", "simulation", SOME_SEEDS),
+    # What is read
+    Planted("planted_files:ignore_checksums", "bit-flips", 60, "bit "),
+    Planted("planted_files:ignore_marks", "bit-flips", 60, "not refused"),
+    Planted("planted_files:write_no_marks", "bit-flips", 60, "not refused"),
+    Planted("planted_files:ignore_what_follows", "bit-flips", 60, "not refused"),
+    Planted("planted_files:take_all_for_this_boot", "reordered-pages", 60, "after a power cut"),
+    Planted("planted_files:take_all_for_another_boot", "bit-flips", 60, "not refused"),
+    Planted("planted_files:replay_up_to_a_limit", "simulation", FEW_SEEDS),
+    Planted("planted_files:replay_adds", "simulation", FEW_SEEDS),
+    # A client
+    Planted("planted_clients:share_callers_after_a_fork", "forks", 3, "was told"),
+    Planted("planted_clients:share_connections_after_a_fork", "forks", 3, "was told"),
+    Planted("planted_clients:keep_interrupted_connections", "late-replies", 240, "was told"),
+    Planted("planted_clients:repeat_as_another_request", "cut-replies", 800, "doubled"),
+    Planted("planted_clients:read_in_a_second_step", "kill-manager", 2, "was told twice"),
+)
+LONG = ("freeze", "kill-workers", "kill-both", "forks", "late-replies")
+"""Scenarios that take 5 seconds and more to find theirs."""

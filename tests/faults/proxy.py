@@ -6,6 +6,7 @@ request: whenever the same (caller, seq) is answered again, the bytes must be th
 """
 
 import contextlib
+import os
 import random
 import shutil
 import socket
@@ -31,16 +32,22 @@ class Cut(Exception):
 class Proxy:
     """One that listens in the folder *home* and passes on to the manager in *target*.
 
+    Args:
+        kinds: the faults that it makes; all of them if left out.
+        longest_delay: of a reply, in seconds.
+
     Attributes:
         faults: how often each was made.
         repeated: how many replies were compared with another one to the same request.
         violations: sentences.
     """
 
-    def __init__(self, home, target, seed):
+    def __init__(self, home, target, seed, kinds=None, longest_delay=LONGEST_DELAY):
         shutil.copyfile(target / "authkey", home / "authkey")
         (home / "authkey").chmod(0o600)
-        self._target = str(target / "manager.sock")
+        # A path that is never too long for a socket's address, wherever the folders are.
+        self._folders = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY) for folder in (home, target)]
+        own, self._target = (f"/proc/self/fd/{folder}/manager.sock" for folder in self._folders)
         self._key = (target / "authkey").read_bytes()
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
@@ -48,11 +55,12 @@ class Proxy:
         self._threads = []
         self._open = set()
         self._closing = False
-        self.faults = dict.fromkeys(FAULTS, 0)
+        self._longest_delay = longest_delay
+        self.faults = dict.fromkeys(kinds or FAULTS, 0)
         self.repeated = 0
         self.violations = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(home / "manager.sock"))
+        self._listener.bind(own)
         self._listener.listen(128)
 
     def __enter__(self):
@@ -69,6 +77,8 @@ class Proxy:
                     sock.shutdown(socket.SHUT_RDWR)
         for thread in list(self._threads):
             thread.join(SECONDS)
+        for folder in self._folders:
+            os.close(folder)
 
     def _start(self, work, *arguments):
         thread = threading.Thread(target=work, args=arguments, daemon=True)
@@ -111,7 +121,7 @@ class Proxy:
         signed = content.get("caller") is not None
         with self._lock:
             hurt = signed and self._chance.random() < SHARE
-            fault = self._chance.choice(list(FAULTS)) if hurt else None
+            fault = self._chance.choice(list(self.faults)) if hurt else None
             size = self._chance.random()
             if fault:
                 self.faults[fault] += 1
@@ -148,7 +158,7 @@ class Proxy:
     def _delay_reply(self, client, manager, request, content, size):
         manager.sendall(request)
         reply = self._reply(manager, content)
-        time.sleep(size * LONGEST_DELAY)
+        time.sleep(size * self._longest_delay)
         client.sendall(reply)
 
     def _cut_reply(self, client, manager, request, content, size):

@@ -15,20 +15,22 @@ class Trial:
     """What a scenario works with, and where it puts what it found.
 
     Attributes:
-        planted: faults for the manager that it does not know of, as `launcher` takes them.
+        planted, planted_in_clients: faults for the manager, and for clients, that it does not know of, as
+            `launcher` takes them.
         folder: for whatever it writes; it is removed at the end.
         chance: its random numbers, from *seed*.
         figures: what is counted; a scenario may add its own.
         violations: sentences; none of them means that all is well.
     """
 
-    def __init__(self, name, folder, runs, seed, durability, planted=()):
+    def __init__(self, name, folder, runs, seed, durability, planted=(), planted_in_clients=()):
         self.name = name
         self.folder = Path(folder)
         self.runs = runs
         self.seed = seed
         self.durability = durability
         self.planted = list(planted)
+        self.planted_in_clients = list(planted_in_clients)
         self.chance = random.Random(seed)
         self.begun = time.monotonic()
         self.violations = []
@@ -80,7 +82,7 @@ class Trial:
 
     def line(self):
         """All that is told of it."""
-        told = self.violations[:MOST_SENTENCES]
+        told, planted = self.violations[:MOST_SENTENCES], self.planted + self.planted_in_clients
         if len(self.violations) > MOST_SENTENCES:
             told.append(f"and {len(self.violations) - MOST_SENTENCES} more")
         return {
@@ -88,7 +90,7 @@ class Trial:
             "seed": self.seed,
             "durability": self.durability,
             "runs": self.runs,
-            **({"planted": self.planted} if self.planted else {}),
+            **({"planted": planted} if planted else {}),
             "seconds": round(time.monotonic() - self.begun, 1),
             **self.figures,
             "violations": told,

@@ -1,0 +1,124 @@
+"""Mistakes that a manager could make in a turn, or in what it remembers of callers and keys."""
+
+import time
+
+from msgspec.structs import replace
+
+from counter import table
+from counter.connections import Connections
+from counter.journal import Journal
+from counter.keys import KeysOverlay
+from counter.ops import Increment, Reply, Request
+from counter.server import ManagerServer
+from counter.table import Turn
+from counter.wire import decode_reply, encode_reply
+
+EARLY_SECONDS = 1.0
+GAP_SECONDS = 0.005
+"""Between answering and writing, where a kill is to come: without the mistake it does no harm there."""
+
+
+def forget_callers(_text):
+    """A repeated request is executed again."""
+    Turn._last = lambda turn, caller: None
+
+
+def forget_callers_early(_text):
+    """A caller is forgotten a second before its deadline."""
+    real = Turn.sweep
+
+    def sweep(turn, ticks, most=table.SWEEP):
+        return real(turn, ticks + EARLY_SECONDS, most)
+
+    Turn.sweep = sweep
+
+
+def execute_late(_text):
+    """A request is executed after its deadline."""
+    real = Turn._repeated_or_late
+
+    def never_late(turn, request, caller, ticks, seal):
+        return real(turn, request, caller, min(ticks, request.deadline - 1), seal)
+
+    Turn._repeated_or_late = never_late
+
+
+def answer_otherwise(_text):
+    """A repeated request is executed once, but its second answer is another one."""
+    real = Turn._repeated_or_late
+
+    def otherwise(turn, request, caller, ticks, seal):
+        reply = real(turn, request, caller, ticks, seal)
+        return reply and reply.replace(b".", b",", 1)
+
+    Turn._repeated_or_late = otherwise
+
+
+def ignore_keys(_text):
+    """An idempotency key means nothing."""
+    KeysOverlay.get = lambda keys, key: None
+
+
+def merge_before_writing(_text):
+    """What came out of a turn is seen by all, and then it cannot be written down."""
+    real = Turn.commit
+
+    def commit(turn, append):
+        outcomes, turn._outcomes = turn._outcomes, []
+        real(turn, append)
+        if outcomes:
+            append(outcomes)
+
+    Turn.commit = commit
+
+
+def answer_before_the_turn_ends(_text):
+    """Each answer is sent as soon as it is made; a kill then finds some told and nothing written."""
+    question, send, append = ManagerServer._question, Connections.send, Journal.append
+    sent = set()
+
+    def question_answered_early(manager, connection, payload):
+        found = question(manager, connection, payload)
+        if found is None or not isinstance(found.work, Request):
+            return found
+
+        def seal_and_send(reply):
+            sealed = found.seal(reply)
+            send(manager._connections, connection, sealed)
+            sent.add((connection, sealed))
+            return sealed
+
+        return found._replace(seal=seal_and_send)
+
+    def send_once(crowd, connection, payload):
+        if (connection, payload) in sent:
+            sent.remove((connection, payload))
+        else:
+            send(crowd, connection, payload)
+
+    def append_later(journal, outcomes):
+        time.sleep(GAP_SECONDS)
+        append(journal, outcomes)
+
+    ManagerServer._question, Connections.send = question_answered_early, send_once
+    Journal.append = append_later
+
+
+def read_after_the_turn(_text):
+    """An answer shows the counter as it is after the turn, with what others have made of it."""
+    execute, send, told = Turn.execute, Connections.send, {}
+
+    def note(turn, request, ticks, seal):
+        sealed = execute(turn, request, ticks, seal)
+        if isinstance(request.ops[0], Increment):
+            told[sealed] = turn._table, request.ops
+        return sealed
+
+    def send_as_it_is_now(crowd, connection, sealed):
+        if sealed in told:
+            entries, ops = told[sealed][0].entries, told.pop(sealed)[1]
+            change = decode_reply(sealed, ops).only()
+            sealed = encode_reply(Reply([replace(change, value=entries[change.name].value)]))
+        send(crowd, connection, sealed)
+
+    Turn.execute, Connections.send = note, send_as_it_is_now
