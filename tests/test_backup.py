@@ -117,6 +117,7 @@ def test_what_is_no_backup_is_not_restored(full_home, tmp_path, content):
     assert read(full_home) == {"a": 0, "b": 1, "c": 2}
 
 
+@pytest.mark.slow
 def test_a_backup_that_is_cut_or_changed_anywhere_is_not_restored(full_home, tmp_path):
     backup.save(full_home, tmp_path / "b")
     whole = (tmp_path / "b").read_bytes()

@@ -5,6 +5,7 @@ import random
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from fake_disk import FakeDisk
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -387,4 +388,4 @@ class Machine(RuleBasedStateMachine):
 
 
 Machine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
-TestTableAndJournal = Machine.TestCase
+TestTableAndJournal = pytest.mark.slow(Machine.TestCase)

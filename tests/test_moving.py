@@ -243,6 +243,7 @@ def counters(draw):
     )
 
 
+@pytest.mark.slow
 @given(st.lists(counters(), max_size=20, unique_by=lambda op: op.name))
 def test_whatever_there_is_comes_back_but_versions_times_and_the_rest_of_a_fixed_ttl(ops):
     terminal, other = Terminal(), Terminal()
@@ -369,6 +370,7 @@ def test_names_that_only_look_alike_in_short_are_two(terminal, monkeypatch):
     assert "line 3" in terminal.refused(2, text_of(line("a"), line("b"), line("a")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", STORE_ERRORS)
 def test_a_failure_in_the_middle_says_how_far_it_went_and_exits_by_the_table(terminal, monkeypatch, code):
     error = STORE_ERRORS[code]("this is what happened")

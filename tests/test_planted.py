@@ -4,6 +4,7 @@ And the mistakes that `scripts/mutants` makes in the code are what they say.
 """
 
 import ast
+import re
 from inspect import isfunction
 
 import pytest
@@ -36,7 +37,7 @@ def test_a_mistake_is_found(tmp_path, each):
     code, figures = run_faults(tmp_path, *each.arguments, *each.planting)
     assert code == 1
     assert figures["planted"] == [each.planting[1]]
-    assert any(each.says in violation for violation in figures["violations"]), figures
+    assert any(re.search(each.says, violation) for violation in figures["violations"]), figures
 
 
 @pytest.mark.process

@@ -135,10 +135,18 @@ def run(*command):
     assert done.returncode == 0, f"{words} failed: {done.stderr}"
 
 
-def why_not():
-    """Why there can be no file systems of one's own here; None if there can."""
+def not_allowed():
+    """Why this process may have no file systems of its own, whatever is installed; None if it may."""
     (granted,) = re.findall(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)
     if not int(granted, 16) >> _CAP_SYS_ADMIN & 1:
         return "this process may not mount a file system"
-    missing = [tool for tool in ("mkfs.ext4", "mount", "umount") if shutil.which(tool, path=PATH) is None]
-    return f"there is no {', no '.join(missing)}" if missing else None
+    try:
+        make_nodes()
+    except OSError as error:
+        return f"there are no loop devices here: {error}"
+    return None
+
+
+def missing_tools():
+    """The programs that it takes and that are not installed."""
+    return [tool for tool in ("mkfs.ext4", "mount", "umount") if shutil.which(tool, path=PATH) is None]
