@@ -121,6 +121,7 @@ def destroy(trial, journal, there, files):
         for name, data in files.items()
         for at in range(0, len(data), PAGE)
         if name in journal.marks and must_be_missed(there, marks, name, at)
+        if any(data[at : at + PAGE])  # the last byte of a record is a zero, and may be all of a page
     ]
     if not candidates:
         return
