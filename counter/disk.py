@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .folder import sync_folder
+
 
 class DiskFile:
     """An open file; *at* and *size* are bytes from its beginning."""
@@ -74,11 +76,7 @@ class Disk:
 
     def sync(self) -> None:
         """Return when the names are on the disk as they are now."""
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.folder)
 
     def _open(self, name: str, flags: int) -> DiskFile:
         return DiskFile(os.open(self.folder / name, os.O_RDWR | os.O_NOFOLLOW | flags, 0o600))

@@ -167,6 +167,19 @@ def open_file(path: Path, flags: int) -> Iterator[int]:
         os.close(file)
 
 
+def sync_folder(path: Path) -> None:
+    """Return when the names in the folder *path* are on the disk as they are now.
+
+    Raises:
+        OSError: as the system does.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _try_lock(file: int) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

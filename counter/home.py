@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .errors import InvalidRequest, StoreUnavailable
-from .folder import LockedFolder, open_file, told
+from .folder import LockedFolder, open_file, sync_folder, told
 
 KEY_BYTES = 32
 BACKLOG = 1024
@@ -52,6 +52,8 @@ class Home(LockedFolder):
             for missing in [at for at in (*reversed(self.path.parents), self.path) if not at.exists()]:
                 with contextlib.suppress(FileExistsError):
                     missing.mkdir(0o700 if group is None or missing == self.path else 0o711)
+                with contextlib.suppress(PermissionError):  # who may write in a folder may not always read it
+                    sync_folder(missing.parent)  # or a power cut could take the home, with all that is in it
             with self.opened() as folder:
                 found = os.fstat(folder)
                 if found.st_uid != os.geteuid():

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,17 @@ def test_prepare_makes_the_folder_and_those_above_it_private(tmp_path: Path) -> 
     finally:
         os.umask(before)
     assert [mode_of(tmp_path / name) for name in ("a", "a/b", "a/b/home")] == [0o700] * 3
+
+
+def test_prepare_has_every_folder_that_it_makes_on_the_disk(tmp_path: Path, monkeypatch: Any) -> None:
+    """Or the power takes the home, and with it a journal that was synced."""
+    synced: list[Path] = []
+    monkeypatch.setattr("counter.home.sync_folder", synced.append)
+    home = Home(tmp_path / "a" / "b" / "home")
+    home.prepare()
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    home.prepare()
+    assert len(synced) == 3
 
 
 def test_prepare_leaves_a_safe_folder_as_it_is(home: Home) -> None:
