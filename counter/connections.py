@@ -144,7 +144,9 @@ class Connections:
         self._door.listener.close()
         self._selector.close()
         os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        # `wake` may still be called, when the number is another file's.
+        writer, self._wake_writer = self._wake_writer, -1
+        os.close(writer)
 
     def _patience(self, most: float | None) -> float | None:
         if most == 0:

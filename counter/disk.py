@@ -6,6 +6,7 @@ all, until `DiskFile.sync` has returned; a name, until `Disk.sync` has.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -51,8 +52,12 @@ class Disk:
 
     def sizes(self) -> dict[str, int]:
         """The names there are, each with its size in bytes."""
+        sizes = {}
         with os.scandir(self.folder) as found:
-            return {each.name: each.stat().st_size for each in found}
+            for each in found:
+                with contextlib.suppress(FileNotFoundError):  # another thread has just removed it
+                    sizes[each.name] = each.stat().st_size
+        return sizes
 
     def read(self, name: str) -> bytes:
         """All of a file."""

@@ -141,8 +141,11 @@ class LockedFolder:
 
 
 @contextlib.contextmanager
-def told(what: str, missing: str | None = None) -> Iterator[None]:
-    """Raise an error of the system as ours, with a sentence that begins with *what* failed."""
+def told(what: str, missing: str | None = None, hints: bool = True) -> Iterator[None]:
+    """Raise an error of the system as ours, with a sentence that begins with *what* failed.
+
+    With *hints* it says what helps where a home is not for everybody.
+    """
     try:
         yield
     except CounterError:
@@ -151,8 +154,8 @@ def told(what: str, missing: str | None = None) -> Iterator[None]:
         reasons = {
             errno.ENOENT: missing,
             errno.ELOOP: "it is a symbolic link",
-            errno.EACCES: "permission denied; its owner can let a group in with --group",
-            errno.EPERM: "not permitted; only a member of a group can open a folder to it",
+            errno.EACCES: "permission denied; its owner can let a group in with --group" if hints else None,
+            errno.EPERM: "not permitted; only a member of a group can open a folder to it" if hints else None,
         }
         raise StoreUnavailable(f"{what}: {reasons.get(exc.errno or 0) or exc.strerror or exc}") from exc
 

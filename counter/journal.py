@@ -32,12 +32,14 @@ from .folder import told
 from .information import JournalFigures
 from .keeper import Keeper, outgrown
 from .log import JournalFailed, Log
-from .recovery import SNAPSHOT, SYNC_FAILED, UNFINISHED, Recovered, numbered, recover, repair
+from .recovery import SNAPSHOT, SYNC_FAILED, UNFINISHED, Damaged, Recovered, numbered, recover, repair
 from .run import boot_id
 from .state import Outcome, State
 
 PROBE_SECONDS = 1.0
 """How often it is tried whether a journal that could not be written can be again."""
+RESTORING = "restoring"
+"""A file in the home while its journal is exchanged: without it, none would be taken for an empty one."""
 OVERDUE = 2.0
 """Logs that have outgrown so far are replaced by a start: managers that live shortly finish no snapshot."""
 _MAY_PASS = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -70,11 +72,13 @@ class Journal:
             JournalFailed: the disk failed.
         """
         with _opening(folder):
+            if (folder.parent / RESTORING).exists():
+                raise StoreUnavailable(f"{folder.parent} is half restored: repeat `counter restore`")
             if not folder.exists():
                 folder.mkdir(0o700)
                 Disk(folder.parent).sync()
             disk, boot = Disk(folder), boot_id()
-            recovered = recover(disk, boot)
+            recovered = recover_in(folder, disk, boot)
             if recovered.cut is not None:
                 logger.warning("the journal was not whole at its end: %s", recovered.cut)
             repair(disk, recovered)
@@ -107,8 +111,7 @@ class Journal:
             self._keeper.tend()
         if self.refusing and ticks >= self._probed + PROBE_SECONDS:
             self._probed = ticks
-            with contextlib.suppress(StoreUnavailable):
-                self._log.append([])  # nobody may ask for a change while we are not ready
+            self._log.probe()  # while we are not ready, nobody may ask for a change
 
     @property
     def refusing(self) -> bool:
@@ -117,7 +120,9 @@ class Journal:
 
     def figures(self) -> JournalFigures:
         """How it is."""
-        names = self._disk.sizes()
+        names: dict[str, int] = {}
+        with contextlib.suppress(OSError):  # a disk that fails is found out by those who write
+            names = self._disk.sizes()
         snapshots = numbered(names, SNAPSHOT)
         made = None
         if snapshots:
@@ -135,6 +140,14 @@ class Journal:
         if self._keeper is not None:
             self._keeper.stop()
         self._log.close()
+
+
+def recover_in(folder: Path, disk: Disk, boot: bytes) -> Recovered:
+    """What `recover` says, and of damage also where *folder* is."""
+    try:
+        return recover(disk, boot)
+    except Damaged as error:
+        raise Damaged(f"{folder}: {error.detail}", error.what) from None
 
 
 class NoJournal:
@@ -198,7 +211,7 @@ def _renew(disk: Disk, boot: bytes, recovered: Recovered) -> None:
 @contextlib.contextmanager
 def _opening(folder: Path) -> Iterator[None]:
     """Tell what may pass, so that a supervisor tries again, from what somebody has to change."""
-    with told(f"cannot use the journal in {folder}"):
+    with told(f"cannot use the journal in {folder}", hints=False):
         try:
             yield
         except OSError as error:

@@ -81,13 +81,13 @@ class Keeper:
             raise JournalFailed(str(self._failure)) from self._failure
         if self._prepared is None:
             return
-        prepared, self._prepared = self._prepared, None
         try:
-            self._log.switch(prepared)
+            self._log.switch(self._prepared)
         except OSError as error:
             self._give_up(error)
         else:
             self._snapshot = self._log.first, f"{self._log.first}{SNAPSHOT}{UNFINISHED}"
+        self._prepared = None  # last: until then the journal's thread waits
 
     def _run(self) -> None:
         due = 0.0
@@ -109,13 +109,13 @@ class Keeper:
     def step(self) -> None:
         """Go a stage further with a snapshot, if one is under way or worth it."""
         try:
+            if self._prepared is not None:
+                return
             if self._child is not None:
                 self._look_at_child(self._child)
             elif self._snapshot is not None:
                 self._child = self._start_child(*self._snapshot)
-            elif (
-                self._prepared is None and time.monotonic() >= self._due and outgrown(self._disk.sizes()) >= 1
-            ):
+            elif time.monotonic() >= self._due and outgrown(self._disk.sizes()) >= 1:
                 self._prepared = self._log.prepare()
                 self._wake()
         except OSError as error:

@@ -24,6 +24,7 @@ from .state import Outcome
 
 SLOW_SECONDS = 2.0
 """A sync that takes longer is told of: with `everysec`, so much more could be lost with the power."""
+PROBE_BYTES = 64 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger("counter.manager")
@@ -73,7 +74,6 @@ class Log:
         self._size = 0  # of the open file
         self._open: Prepared | None = None
         try:
-            self._disk.create(SYNC_FAILED_SPARE).close()
             self._begin()
         except OSError as error:
             if error.errno not in _FULL:
@@ -100,14 +100,30 @@ class Log:
         except OSError as error:
             self._cut_back()
             self._refuse(error)
-            raise JournalFull(f"the change could not be written down: {error.strerror}") from error
+            raise JournalFull(
+                f"the change could not be written down ({error.strerror}), and nothing was changed; reads go "
+                "on, and changes as soon as that is mended"
+            ) from error
         self._size += len(record)
         self.last += 1
         if self._always:
             self.sync()
-        if self.refused is not None:
-            logger.info("the journal can be written again")
-            self.refused = None
+
+    def probe(self) -> None:
+        """After a refusal, see whether there is room again: for more than a record, or it would come and go.
+
+        Raises:
+            JournalFailed: nobody knows what is there.
+        """
+        try:
+            file = (self._open or self._begin()).file
+            file.write(bytes(PROBE_BYTES), self._size)
+        except OSError:
+            return
+        finally:
+            self._cut_back()
+        logger.info("the journal can be written again")
+        self.refused = None
 
     def check(self) -> None:
         """See that the disk has not failed, in whichever thread.
@@ -201,6 +217,8 @@ class Log:
             self._disk.remove(name)
 
     def _begin(self) -> Prepared:
+        with contextlib.suppress(FileExistsError):
+            self._disk.create(SYNC_FAILED_SPARE).close()
         prepared = self.prepare()
         self.switch(prepared)
         self.sync()

@@ -75,10 +75,12 @@ class FileFormat:
         if len(data) < HEADER_BYTES:
             raise Unreadable("its header is cut")
         magic, version, kind, boot, file_id, synced = _HEADER.unpack_from(data)
+        if magic == MAGIC and version > FORMAT:  # looked at first: a newer header may be longer
+            raise Unreadable(f"its format is {version}, of a newer version, or its header is damaged")
         if (zlib.crc32(data[: _HEADER.size]),) != _CRC.unpack_from(data, _HEADER.size) or magic != MAGIC:
             raise Unreadable("its header is damaged")
         if version != FORMAT or kind >= len(_KINDS):
-            raise Unreadable(f"it has format {version}, made by a newer version")
+            raise Unreadable(f"its format is {version}, which this version does not know")
         return cls(_KINDS[kind], boot, synced, file_id)
 
     def header(self) -> bytes:

@@ -21,6 +21,7 @@ import msgspec
 from .disk import Disk
 from .errors import StoreUnavailable
 from .records import HEADER_BYTES, FileFormat, Record, Unreadable
+from .run import UNKNOWN_BOOT
 from .state import Outcome, State
 
 LOG, SNAPSHOT, UNFINISHED = ".log", ".snapshot", ".new"
@@ -171,13 +172,13 @@ class _Replay:
         form = _format(data, name, "log")
         self._known = max(self._known, form.synced)
         gap = int(name.removesuffix(LOG)) != self.last + 1
-        if gap and form.boot == self._boot:  # it was opened when all before it had been read
+        if gap and self._is_of_this_boot(form):  # it was opened when all before it had been read
             file, at = (self._bad.file, self._bad.offset) if self._bad else (name, 0)
             raise _damaged(file, at, f"records from {self.last + 1} on are missing before {name}")
         if gap and self._bad is None:
             self._stop(*(self._end if self._end[0] else (name, 0)), 0, self._in_this_boot)
         if self._bad is None:
-            self._in_this_boot = form.boot == self._boot
+            self._in_this_boot = self._is_of_this_boot(form)
             at = self._assign(name, data, form)
             _forget_callers(form, self._boot, self._state)
             self._end = (name, at)
@@ -200,6 +201,9 @@ class _Replay:
             lost = f"record {self.last + 1} is lost, and up to {self._known} all were on the disk"
             raise _damaged(self._bad.file, self._bad.offset, lost)
         return self._bad
+
+    def _is_of_this_boot(self, form: FileFormat) -> bool:
+        return form.boot == self._boot != UNKNOWN_BOOT
 
     def _assign(self, name: str, data: bytes, form: FileFormat) -> int:
         """Assign records as long as each is the next one; where that ends."""

@@ -8,6 +8,9 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+UNKNOWN_BOOT = bytes(16)
+"""It may be this boot or another: callers are kept, and a loss may be that of a power cut."""
+
 
 class Run:
     """From the start of a store to its end.
@@ -39,10 +42,9 @@ class Run:
 def boot_id() -> bytes:
     """16 bytes that stay the same until the host is restarted: as long as the monotonic clock goes on.
 
-    Where the system has no such thing they are new each time, which is the safe side: nobody takes a deadline
-    of an earlier boot for one of this.
+    `UNKNOWN_BOOT` where the system does not tell.
     """
     try:
         return uuid.UUID(Path("/proc/sys/kernel/random/boot_id").read_text().strip()).bytes
     except (OSError, ValueError):
-        return uuid.uuid4().bytes
+        return UNKNOWN_BOOT

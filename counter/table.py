@@ -90,8 +90,9 @@ class CounterTable(Generic[S]):
             if entry.expires_at is not None:
                 self.ends.put(name, ceil(entry.expires_at.timestamp()))
         for caller, last in state.callers.items():
-            if last.deadline > ticks:
+            if ticks < last.deadline <= ticks + LONGEST_DEADLINE:  # else past, or on another boot's clock
                 self.remember(caller, last)
+        state.callers.clear()  # most may be of the past
         self.keys = Keys(self.size_of, state.keys)
         if state.at is not None:
             self.keys.trim(state.at)

@@ -1,6 +1,7 @@
 """Backups: everything acknowledged is in them, whether a manager runs or not, and restoring loses nothing."""
 
 import contextlib
+import os
 import threading
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from manager_process import start_manager
 from support import COMMAND, start_process, wait_until
 
-from counter import Get, Increment, Request, Set, StoreUnavailable, VersionMismatch, backup
+from counter import Get, Increment, InvalidRequest, Request, Set, StoreUnavailable, VersionMismatch, backup
 from counter.disk import Disk
 from counter.folder import AlreadyRunning
 from counter.home import Home
@@ -82,6 +83,43 @@ def test_reading_for_a_backup_changes_nothing_and_tells_of_a_torn_end(full_home,
     assert {path: path.read_bytes() for path in full_home.journal_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_restore_that_was_interrupted_is_not_taken_for_an_empty_home(full_home, tmp_path, monkeypatch, at):
+    """Between moving the old journal aside and the new one in, there is none."""
+    backup.save(full_home, tmp_path / "b")
+    rename, calls = Path.rename, []
+
+    def interrupted(path, target):
+        calls.append(path)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        backup.restore(full_home, tmp_path / "b")
+    monkeypatch.undo()
+    with pytest.raises(StoreUnavailable, match="is half restored: repeat `counter restore`"):
+        read(full_home)
+    backup.restore(full_home, tmp_path / "b")
+    assert read(full_home) == {"a": 0, "b": 1, "c": 2}
+    assert not list(full_home.path.glob("*.new"))
+
+
+def test_what_is_no_backup_is_known_by_its_first_bytes(full_home):
+    with pytest.raises(StoreUnavailable, match="is not a whole backup: at byte 0, its header is damaged"):
+        backup.restore(full_home, Path("/dev/zero"))
+
+
+def test_a_home_that_is_not_there_is_said_to_be_so(tmp_path):
+    with pytest.raises(StoreUnavailable, match="there is no home"):
+        backup.save(Home(tmp_path / "no"), tmp_path / "b")
+    (tmp_path / "empty").mkdir(0o700)
+    with pytest.raises(StoreUnavailable, match="there is no journal"):
+        backup.save(Home(tmp_path / "empty"), tmp_path / "b")
+    assert not list((tmp_path / "empty").iterdir())
+
+
 def test_restoring_moves_what_is_there_aside(full_home, tmp_path):
     backup.save(full_home, tmp_path / "b")
     write(full_home, Outcome(Run().now(), {"a": None, "later": entry("later", 9)}))
@@ -144,9 +182,32 @@ def test_what_cannot_be_saved_says_so(home, full_home, tmp_path):
         backup.save(full_home, tmp_path / "missing" / "b")
     empty = Home(tmp_path / "empty")
     empty.prepare()
-    with pytest.raises(StoreUnavailable, match="`counter export` saves any store"):
+    with pytest.raises(StoreUnavailable, match="there is no journal"):
         backup.save(empty, tmp_path / "b")
     assert not (tmp_path / "b").exists()
+
+
+def test_what_is_no_regular_file_is_not_replaced(full_home, tmp_path):
+    """Such as /dev/stdout, which a rename would take from everybody."""
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "folder", "pipe", "-"):
+        with pytest.raises(InvalidRequest, match="is no regular file"):
+            backup.save(full_home, tmp_path / name)
+    with pytest.raises(InvalidRequest, match="is in the journal itself"):
+        backup.save(full_home, full_home.journal_path / "b")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "home", "link", "pipe"]
+
+
+def test_a_backup_is_made_where_nothing_can_be_locked(full_home, tmp_path, monkeypatch):
+    """On a disk that became read-only: when one is needed most."""
+
+    def read_only(*_):
+        raise StoreUnavailable("cannot lock: Read-only file system")
+
+    monkeypatch.setattr(Home, "lock", read_only)
+    assert backup.save(full_home, tmp_path / "b").counters == 3
 
 
 def test_files_that_are_replaced_while_they_are_read_are_read_anew(full_home, tmp_path, monkeypatch):
@@ -204,7 +265,7 @@ def test_the_commands(tmp_path):
         ask(manager, Increment("a", 7))
         with start_process([*COMMAND, "backup", file, "--home", home]) as saving:
             assert saving.wait() == 0
-            assert saving.stdout.startswith("1 counters, the last change at ")
+            assert saving.stdout.startswith("1 counter, the last change at ")
         with start_process([*COMMAND, "restore", file, "--home", home]) as restoring:
             assert restoring.wait() == 3
             assert "already runs" in restoring.stderr

@@ -140,6 +140,7 @@ def test_a_start_on_a_full_disk_serves_what_is_there(host):
         opened.append([outcome(2)])
     host.disk.room = None
     opened.append([outcome(2)])
+    opened.tend(100.0)
     assert not opened.refusing and opened.figures().writable
 
 

@@ -12,7 +12,7 @@ from journal_files import BOOT, OTHER_BOOT, counted, name_of, outcome
 
 from counter.disk import Disk
 from counter.errors import JournalFull
-from counter.log import JournalFailed, Log
+from counter.log import PROBE_BYTES, JournalFailed, Log
 from counter.records import HEADER_BYTES, RECORD_BYTES, FileFormat
 from counter.recovery import SYNC_FAILED, recover
 
@@ -230,10 +230,31 @@ def test_what_could_not_be_written_is_refused_and_not_there(disk, number, always
         assert disk.bytes_of(name_of(1)) == whole
         assert log.refused.errno == number and log.last == 1 and there(disk) == 1
     append(log, 2)
-    assert log.refused is None and there(disk) == 2
+    assert log.refused.errno == number and there(disk) == 2  # there may be room for this one and no more
+    whole = disk.bytes_of(name_of(1))
+    log.probe()
+    assert log.refused is None and disk.bytes_of(name_of(1)) == whole
     log.sync()
     assert is_safe(disk, 2)
     assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]  # each once
+
+
+def test_it_takes_room_for_more_than_a_record_to_be_writable_again(disk):
+    """Or the state would come and go with each record that is small enough."""
+    log = start(disk)
+    append(log, 1)
+    whole = disk.bytes_of(name_of(1))
+    disk.room = 0
+    with pytest.raises(JournalFull):
+        append(log, 2)
+    for room, writable in ((1000, False), (PROBE_BYTES - 1, False), (PROBE_BYTES, True)):
+        disk.room = room
+        log.probe()
+        assert (log.refused is None) is writable
+        assert disk.bytes_of(name_of(1)) == whole
+    disk.room = None
+    append(log, 2)
+    assert there(disk) == 2
 
 
 def test_any_other_error_of_a_write_is_refused_as_well(disk):
@@ -270,6 +291,7 @@ def test_a_start_on_a_full_disk_refuses_changes_until_there_is_space(disk, numbe
         with pytest.raises(JournalFull):
             append(log, 1)
     disk.heal()
+    log.probe()
     append(log, 1)
     assert log.refused is None and there(disk) == 1 and name_of(1) in disk.durable_names
     log.close()

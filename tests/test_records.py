@@ -55,7 +55,7 @@ def reheaded(magic, version, kind):
 
 def test_another_format_kind_or_program_is_unreadable():
     assert FileFormat.read(reheaded(MAGIC, FORMAT, 1)).kind == "snapshot"
-    with pytest.raises(Unreadable, match=f"format {FORMAT + 1}, made by a newer"):
+    with pytest.raises(Unreadable, match=f"format is {FORMAT + 1}, of a newer"):
         FileFormat.read(reheaded(MAGIC, FORMAT + 1, 0))
     with pytest.raises(Unreadable):
         FileFormat.read(reheaded(MAGIC, FORMAT, 2))

@@ -22,6 +22,7 @@ from journal_files import (
 from counter.disk import Disk
 from counter.records import HEADER_BYTES, FileFormat
 from counter.recovery import SYNC_FAILED, Cut, Damaged, file_name, numbered, recover, repair
+from counter.run import UNKNOWN_BOOT
 from counter.state import Outcome
 
 
@@ -346,7 +347,7 @@ def test_a_newer_format_is_refused_with_its_number(disk, monkeypatch):
     data = log_bytes(1, 2)
     monkeypatch.undo()
     put(disk, 1, data)
-    assert "format 7, made by a newer version" in refused(disk)
+    assert "format is 7, of a newer version" in refused(disk)
 
 
 def test_the_kind_of_a_file_must_be_what_its_name_says(disk):
@@ -381,6 +382,17 @@ def test_a_snapshot_with_something_behind_its_end_is_refused(disk):
     data = snapshot_bytes(3)
     put(disk, 4, data + b"\0", ".snapshot")
     assert f"at byte {len(data)}: something follows the end" in refused(disk)
+
+
+def test_where_the_boot_is_unknown_callers_stay_and_a_loss_may_be_of_a_power_cut(disk):
+    """Forgetting a caller of this boot would count twice, and refusing a power cut would help nobody."""
+    caller = {"reply": b"r", "caller": b"c" * 16, "seq": 1, "deadline": 9.0}
+    form = FileFormat("log", UNKNOWN_BOOT, 0, b"12345678")
+    records = [form.record(n, 0, encode(outcome(n, **caller))) for n in (1, 2, 3)]
+    put(disk, 1, form.header() + records[0] + bytes(len(records[1])) + records[2])
+    recovered = read(disk, UNKNOWN_BOOT)
+    assert recovered.last == 1 and recovered.cut is not None
+    assert list(recovered.state.callers) == [b"c" * 16]
 
 
 def test_a_snapshot_under_another_name_is_refused(disk):

@@ -1,9 +1,10 @@
 """A run's time never goes back, and its id is its own."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from counter import run as run_module
-from counter.run import Run
+from counter.run import UNKNOWN_BOOT, Run, boot_id
 
 
 class Times:
@@ -41,3 +42,9 @@ def test_no_two_runs_have_the_same_id():
     ids = {Run().id for _ in range(200)}
     assert len(ids) == 200
     assert all(id_.isascii() and id_ and "." not in id_ for id_ in ids)
+
+
+def test_the_boot_is_the_same_until_the_host_is_restarted_and_unknown_where_nobody_tells(monkeypatch):
+    assert boot_id() == boot_id() != UNKNOWN_BOOT
+    monkeypatch.setattr(Path, "read_text", lambda path: "no id")
+    assert boot_id() == UNKNOWN_BOOT

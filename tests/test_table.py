@@ -758,6 +758,14 @@ def test_a_restore_forgets_callers_whose_deadline_is_past():
     assert again.caller_bytes == CALLER_OVERHEAD + 1
 
 
+def test_a_restore_forgets_callers_of_another_boots_clock():
+    """No deadline of this boot is further away than a request may give."""
+    journal = State()
+    for caller, deadline in ((ANNA, 3605.0), (BERT, 3605.001)):
+        journal.assign(Outcome(NOW, {}, "reply", caller, 1, deadline))
+    assert {*restored(journal, ticks=5.0).callers} == {ANNA}
+
+
 def test_a_restore_trims_keys_by_their_horizons(monkeypatch):
     monkeypatch.setattr(keys, "MAX_KEYS", 2)
     _, journal = journal_of(*((Set("a", 1), {"key": f"{number}"}) for number in range(2)))

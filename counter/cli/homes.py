@@ -33,7 +33,7 @@ def backup(file: Path, home: Home) -> None:
     in one step.
     """
     saved = save(home, file)
-    click.echo(f"{_what(saved)} saved in {file}")
+    click.echo(f"{_what(saved)} saved from {home.path} in {file}")
     if saved.cut is not None:
         click.echo(f"the journal is not whole at its end, which is not in the backup: {saved.cut}", err=True)
 
@@ -54,4 +54,4 @@ def restore_(file: Path, home: Home) -> None:
 
 def _what(saved: Saved) -> str:
     until = f", the last change at {saved.at:%Y-%m-%d %H:%M:%S} UTC," if saved.at else ""
-    return f"{saved.counters} counters{until}"
+    return f"{saved.counters:,} counter{'' if saved.counters == 1 else 's'}{until}"

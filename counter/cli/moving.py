@@ -23,7 +23,7 @@ import click
 import msgspec
 
 from ..disk import Disk
-from ..errors import CounterError, NotFound, OutcomeUnknown
+from ..errors import CounterError, NotFound, OutcomeUnknown, StoreUnavailable
 from ..fields import MAX_PAGE
 from ..ops import AnyOp, Entry, Get, Info, List, Page, Problem, Request
 from . import output
@@ -58,6 +58,12 @@ class Rehearsed(msgspec.Struct):
     def __str__(self) -> str:
         found = f"{self.created:,} new, {self.changed:,} to change, {self.equal:,} equal"
         return f"{found}{_left_out(self.expired)}; nothing was changed"
+
+
+class NotExported(click.ClickException):
+    """The file of an export cannot be written; what it was before is still there."""
+
+    exit_code = StoreUnavailable.exit_code
 
 
 class Exported(msgspec.Struct):
@@ -137,7 +143,7 @@ def _replacing(file: Path) -> Iterator[Callable[[bytes], object]]:
     It is synced before it gets the name, so a power cut leaves the old content or the new, never half of it.
     """
     disk, name = Disk(file.parent), f".counter-export-{secrets.token_hex(8)}"
-    with _explained(file, click.UsageError):
+    with _explained(file):
         new = disk.create(name)
     size = 0
 
@@ -170,12 +176,12 @@ def _write_all(file: Path, descriptor: int, data: bytes) -> None:
 
 
 @contextmanager
-def _explained(file: Path, error: type[click.ClickException] = output.Unwritten) -> Iterator[None]:
-    """Tell as *error* why the disk does not take *file*."""
+def _explained(file: Path) -> Iterator[None]:
+    """Tell why the disk does not take *file*."""
     try:
         yield
     except OSError as exc:
-        raise error(f"{file} cannot be written: {exc.strerror}") from exc
+        raise NotExported(f"cannot write {file}: {exc.strerror}") from exc
 
 
 # -- import

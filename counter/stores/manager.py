@@ -237,6 +237,10 @@ class _Slot:
             try:
                 sock = self._sock or self._connect(deadline)
                 if len(data) > self._most:
+                    if sent and request.mutates:
+                        raise OutcomeUnknown(
+                            "sent, and the manager that is there now takes no request so large"
+                        )
                     self._answered = True
                     return _too_large(len(data), self._most)
                 self._send(sock, data, deadline)

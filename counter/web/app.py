@@ -12,7 +12,7 @@ from msgspec import structs
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Rule, WebsocketMismatch
 
-from ..errors import CounterError, InvalidRequest, OutcomeUnknown, StoreUnavailable
+from ..errors import CounterError, InvalidRequest, JournalFull, OutcomeUnknown, StoreUnavailable
 from ..problems import MEDIA_TYPE, HttpError, document
 from ..store import Store
 from . import counters, pages, security, system
@@ -151,6 +151,11 @@ def _problem(call: Call, error: CounterError | HttpError) -> Answer:
 
 def _advice(call: Call, error: CounterError) -> str:
     """What is to be said and done about a store that did not answer."""
+    if isinstance(error, JournalFull):
+        return (
+            "nothing was changed, as it could not be written down; reads go on, and so do changes once there "
+            "is room on the disk: repeat it after the seconds in Retry-After"
+        )
     if isinstance(error, StoreUnavailable):
         return f"{error.title.lower()}: nothing was changed; repeat it after the seconds in Retry-After"
     if not call.unsafe:

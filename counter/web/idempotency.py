@@ -28,7 +28,8 @@ def parse_key(text: str) -> str:
         key = text
     else:
         raise InvalidRequest(
-            f"give one Idempotency-Key of 1 to {MAX_KEY} visible ASCII characters, best in double quotes"
+            f"give one Idempotency-Key of 1 to {MAX_KEY} visible ASCII characters; if there is a comma or a "
+            "double quote among them, in double quotes"
         )
     check_key(key)
     return key

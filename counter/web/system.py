@@ -45,5 +45,5 @@ def _ready(call: Call) -> Answer:
     except CounterError as error:
         raise StoreUnavailable(f"the store does not answer: {error.detail}") from error
     if told.journal is not None and not told.journal.writable:
-        raise JournalFull("the manager's journal cannot be written: changes are refused, reads go on")
+        raise JournalFull("the journal cannot be written: changes are refused until it can, and reads go on")
     return json_answer({"status": "ready"})
