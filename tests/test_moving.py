@@ -21,7 +21,7 @@ from manager_process import start_manager
 from support import COMMAND, clean_environ
 
 from counter import Entry, Request, Set, connect
-from counter.cli import lines, main
+from counter.cli import lines, main, moving
 from counter.cli.lines import Line
 from counter.disk import DiskFile
 from counter.errors import STORE_ERRORS, LimitExceeded, OutcomeUnknown, StoreUnavailable
@@ -203,6 +203,15 @@ def test_a_link_stays_a_link_and_what_is_no_file_is_not_replaced(terminal, tmp_p
     assert os.read(reader, 1_000_000).decode() == terminal.export()
     os.close(reader)
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_full_folder_for_temporary_files_is_named(terminal, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(moving, "check", full)
+    told = terminal.refused(3, text_of(line("a")))
+    assert "(TMPDIR): No space left on device; nothing was imported" in told
 
 
 def test_a_place_where_no_file_can_be_is_told_in_a_sentence(terminal, tmp_path):

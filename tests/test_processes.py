@@ -494,6 +494,15 @@ def test_a_run_in_the_home_of_another_manager_is_refused(place):
         assert manager.exit_code is None
 
 
+@pytest.mark.parametrize("command", ["run", "manager"])
+def test_with_json_logs_the_last_sentence_is_json_too(place, command):
+    """Or a log collector drops the one line that says why it does not start."""
+    place.home.write_text("no folder")
+    with place.start(command, "--log-format", "json", ready=False) as process:
+        assert process.wait() == 3
+        assert "not a folder" in json.loads(process.stderr.splitlines()[-1])["message"]
+
+
 def test_json_logs_are_one_object_a_line_and_an_apps_output_is_on_stderr(place):
     place.write(APP + "\nprint('hello from the app')\n")
     with place.run("--log-format", "json", workers=1) as process:

@@ -60,8 +60,8 @@ class Rehearsed(msgspec.Struct):
         return f"{found}{_left_out(self.expired)}; nothing was changed"
 
 
-class NotExported(click.ClickException):
-    """The file of an export cannot be written; what it was before is still there."""
+class NotMoved(click.ClickException):
+    """The file of an export, or the temporary one of an import, cannot be written; nothing is changed."""
 
     exit_code = StoreUnavailable.exit_code
 
@@ -181,7 +181,7 @@ def _explained(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise NotExported(f"cannot write {file}: {exc.strerror}") from exc
+        raise NotMoved(f"cannot write {file}: {exc.strerror}") from exc
 
 
 # -- import
@@ -198,7 +198,13 @@ def import_(client: Client, file: IO[bytes], dry_run: bool) -> None:
     """
     with tempfile.TemporaryFile() as checked:
         with _progress("checking", _size(file), _on_terminal(), REDRAWN) as tell:
-            total = check(file, checked, datetime.now(UTC), tell)
+            try:
+                total = check(file, checked, datetime.now(UTC), tell)
+            except OSError as exc:
+                folder = tempfile.gettempdir()
+                raise NotMoved(
+                    f"cannot keep it in {folder} (TMPDIR): {exc.strerror}; nothing was imported"
+                ) from exc
         with _progress("comparing" if dry_run else "importing", total, _on_terminal()) as tell:
             batches = _batches(read(checked), tell)
             done = _rehearse(client, batches) if dry_run else _send(client, batches, total)

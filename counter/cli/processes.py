@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import signal
 import sys
@@ -27,6 +29,22 @@ from .homes import home_option
 STOP_SECONDS = 60.0
 
 Command = Callable[..., Any]
+
+
+def _fails_as_a_log_line(command: Command) -> Command:
+    """With JSON logs, the sentence for which a command ends is such a line, too: no collector drops it."""
+
+    @functools.wraps(command)
+    def call(*args: Any, **options: Any) -> Any:  # noqa: ANN401
+        try:
+            return command(*args, **options)
+        except CounterError as error:
+            if options["log_format"] == "text":
+                raise
+            logging.getLogger("counter").critical("%s", error.detail)
+            return error.exit_code
+
+    return call
 
 
 def _setting(name: str) -> Callable[[Command], Command]:
@@ -77,7 +95,7 @@ _COMMON = _options(
         type=click.Choice(logs.LOG_FORMATS),
         envvar=logs.VARIABLE,
         default="text",
-        help="How lines on stderr look.",
+        help=f"How lines on stderr look.  [{logs.VARIABLE}; default: text]",
     ),
 )
 _MANAGER = _options(
@@ -131,6 +149,7 @@ _WORKERS = _options(
 @_WORKERS
 @_MANAGER
 @_COMMON
+@_fails_as_a_log_line
 def run(home: Home, group: str | None, workers: int, **options: Any) -> int:  # noqa: ANN401
     """Run a manager and workers that serve APP, such as app:app; without APP, the HTTP API.
 
@@ -148,6 +167,7 @@ def run(home: Home, group: str | None, workers: int, **options: Any) -> int:  # 
 @click.command()
 @_WORKERS
 @_COMMON
+@_fails_as_a_log_line
 def workers(home: Home, workers: int, **options: Any) -> int:  # noqa: ANN401
     """Run workers that serve APP; the manager runs by itself (`counter manager`)."""
     logs.configure("supervisor", options["log_format"])
@@ -160,6 +180,7 @@ def workers(home: Home, workers: int, **options: Any) -> int:  # noqa: ANN401
 @_MANAGER
 @_COMMON
 @click.option("--link", type=int, hidden=True)
+@_fails_as_a_log_line
 def manager(home: Home, link: int | None, **options: Any) -> int:  # noqa: ANN401
     """Run the manager, the process that owns the counters."""
     logs.configure("manager", options["log_format"])
