@@ -1,6 +1,7 @@
 """Backups: everything acknowledged is in them, whether a manager runs or not, and restoring loses nothing."""
 
 import contextlib
+import errno
 import os
 import threading
 from pathlib import Path
@@ -208,6 +209,37 @@ def test_a_backup_is_made_where_nothing_can_be_locked(full_home, tmp_path, monke
 
     monkeypatch.setattr(Home, "lock", read_only)
     assert backup.save(full_home, tmp_path / "b").counters == 3
+
+
+def test_nothing_is_locked_while_a_backup_reads(full_home, tmp_path, monkeypatch):
+    """A manager that is restarted just then would be refused, and its supervisor would end."""
+    recover_in = backup.recover_in
+
+    def while_a_manager_starts(*args):
+        with full_home.lock(), full_home.lock("supervisor"):
+            return recover_in(*args)
+
+    monkeypatch.setattr(backup, "recover_in", while_a_manager_starts)
+    assert backup.save(full_home, tmp_path / "b").counters == 3
+
+
+def test_a_home_that_a_group_may_enter_is_restored_as_it_is(full_home, tmp_path):
+    backup.save(full_home, tmp_path / "b")
+    full_home.path.chmod(0o750)
+    backup.restore(full_home, tmp_path / "b")
+    assert full_home.path.stat().st_mode & 0o777 == 0o750
+
+
+def test_a_backup_that_cannot_get_its_name_leaves_nothing_behind(full_home, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    monkeypatch.setattr(Disk, "rename", full)
+    with pytest.raises(StoreUnavailable, match="No space left"):
+        backup.save(full_home, folder / "b")
+    assert not list(folder.iterdir())
 
 
 def test_files_that_are_replaced_while_they_are_read_are_read_anew(full_home, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from fake_disk import FakeDisk
 from journal_files import BOOT, NOW, log_bytes, name_of, outcome, snapshot_bytes, spoiled
 
 from counter import snapshot
+from counter.disk import Disk
 from counter.errors import JournalFull
 from counter.log import Log
 from counter.records import HEADER_BYTES, FileFormat
@@ -52,6 +53,12 @@ def test_a_file_that_is_no_such_file_is_named(name, data):
     disk.put(name, data)
     with pytest.raises(Damaged, match=f"in {name} at byte 0: "):
         recover(disk, BOOT)
+
+
+def test_a_file_that_is_removed_while_sizes_are_asked_for_has_none(tmp_path):
+    (tmp_path / "there").write_bytes(b"12345")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")  # listed, and then not found
+    assert Disk(tmp_path).sizes() == {"there": 5}
 
 
 def test_that_changes_are_refused_is_said_at_the_first_and_once(caplog):

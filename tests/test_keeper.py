@@ -107,6 +107,24 @@ def upkeep(monkeypatch):
     return made
 
 
+def test_while_the_loop_switches_the_journals_thread_waits(upkeep, monkeypatch):
+    """Else it prepares another log meanwhile, and the snapshot gets a name that nobody looks for."""
+    switch = upkeep.log.switch
+
+    def switch_and_let_the_other_go_on(prepared):
+        upkeep.keeper.step()
+        switch(prepared)
+        upkeep.keeper.step()
+
+    monkeypatch.setattr(upkeep.log, "switch", switch_and_let_the_other_go_on)
+    upkeep.grow()
+    upkeep.keeper.step()
+    upkeep.keeper.tend()
+    assert upkeep.woken == 1 and not upkeep.unfinished()
+    upkeep.keeper.step()
+    assert upkeep.child.before == upkeep.log.first == 41
+
+
 # -- what is worth a snapshot
 
 

@@ -298,6 +298,19 @@ def test_a_start_on_a_full_disk_refuses_changes_until_there_is_space(disk, numbe
     assert is_safe(disk, 1)
 
 
+def test_a_mark_is_kept_for_a_failing_sync_also_where_the_start_had_no_room(disk):
+    """Made in advance, because a disk that refuses a sync may refuse a new file, too."""
+    disk.room = 0
+    log = start(disk)
+    disk.room = None
+    append(log, 1)
+    disk.fail("create", errno.ENOSPC, times=99)
+    disk.fail("file_sync", errno.EIO)
+    with pytest.raises(JournalFailed):
+        log.sync()
+    assert SYNC_FAILED in disk.names
+
+
 def test_a_log_that_never_began_can_be_closed(disk):
     disk.room = 0
     start(disk).close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import os
 import random
 import signal
@@ -60,6 +61,7 @@ class Actor:
     def __init__(self, home, *scenes):
         self.heard = []
         self.met = 0
+        self.most = itertools.repeat(1024 * 1024)  # bytes of a frame, told to each who comes
         self._key = home.read_key()
         self._listener = home.bind()
         self._listener.setblocking(True)
@@ -87,7 +89,7 @@ class Actor:
             for answer in handshake.receive(self.read(sock)):
                 sock.sendall(frame(answer))
         assert isinstance(decode_request(self.read(sock)).ops[0], Hello)
-        sock.sendall(frame(encode_reply(Reply([Limits(1_000_000, 1024 * 1024)]))))
+        sock.sendall(frame(encode_reply(Reply([Limits(1_000_000, next(self.most))]))))
 
     def read(self, sock):
         while (payload := self._frames.next()) is None:
@@ -301,6 +303,16 @@ def test_of_a_read_nothing_is_ever_unknown(home, acting, data):
     with opened(home, 30.0) as store:
         took, _ = takes(lambda: store.execute(READ), StoreUnavailable)
         assert took < 5
+
+
+def test_too_large_for_the_next_manager_is_unknown_if_this_one_may_have_done_it(home, acting):
+    """Told that it is refused, whoever asked would send it in parts, and count twice."""
+    actor = acting(hangs_up, answers())
+    with opened(home) as store:
+        actor.most = iter([1024 * 1024, 10])
+        with pytest.raises(OutcomeUnknown, match="sent, and the manager that is there now"):
+            store.execute(A)
+        assert len(actor.heard) == 1
 
 
 def test_more_than_was_asked_for_closes_the_connection(home, acting):
