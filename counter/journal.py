@@ -42,7 +42,8 @@ RESTORING = "restoring"
 """A file in the home while its journal is exchanged: without it, none would be taken for an empty one."""
 OVERDUE = 2.0
 """Logs that have outgrown so far are replaced by a start: managers that live shortly finish no snapshot."""
-_MAY_PASS = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+MAY_PASS = {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""Errors that somebody else may end: a supervisor tries again."""
 
 logger = logging.getLogger("counter.manager")
 
@@ -215,6 +216,6 @@ def _opening(folder: Path) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            if error.errno in _MAY_PASS:
+            if error.errno in MAY_PASS:
                 raise JournalFailed(f"cannot use the journal in {folder}: {error.strerror}") from error
             raise

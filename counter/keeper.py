@@ -15,12 +15,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from .disk import Disk
 from .log import JournalFailed, Log, Prepared
-from .recovery import LOG, SNAPSHOT, UNFINISHED, numbered
+from .recovery import LOG, SNAPSHOT, UNFINISHED, file_name, numbered
 from .snapshot import adopt
 
 SYNC_SECONDS = 1.0
@@ -46,7 +45,6 @@ class Keeper:
     """Syncs *log* if *syncs*, and makes snapshots; *wake* lets the loop's thread call `tend`."""
 
     def __init__(self, disk: Disk, log: Log, syncs: bool, wake: Callable[[], None]) -> None:
-        self.snapshot_at: datetime | None = None
         self._disk = disk
         self._log = log
         self._syncs = syncs
@@ -97,10 +95,17 @@ class Keeper:
                     due = time.monotonic() + SYNC_SECONDS
                     if self._syncs and self._log.behind:
                         self._log.sync()
+                self._look_at_folder()
                 self.step()
         except Exception as error:  # noqa: BLE001  whatever it is, `tend` raises it where it ends the process
             self._failure = error
             self._wake()
+
+    def _look_at_folder(self) -> None:
+        """See that the log is still there: without a name, what is synced is nowhere to be found."""
+        first = self._log.first  # looked at first: a newer one may not be in the listing
+        if first and file_name(first, LOG) not in self._disk.sizes():
+            raise JournalFailed(f"somebody has removed {file_name(first, LOG)}")
 
     def _patience(self, due: float) -> float:
         left = max(0.0, due - time.monotonic())
@@ -135,7 +140,6 @@ class Keeper:
         adopt(self._disk, name, before, self._log.sync_names)
         self._child = self._snapshot = None
         self._pause = FIRST_PAUSE
-        self.snapshot_at = datetime.now(UTC)
         logger.info("a snapshot takes the place of the logs before %s", before)
 
     def _give_up(self, why: object) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 
 from .errors import StoreUnavailable
 from .home import Home
-from .journal import Journal, NoJournal, is_journal
+from .journal import MAY_PASS, Journal, NoJournal, is_journal
 from .log import JournalFailed
 from .server import CounterManager
 from .settings import ManagerOptions
 from .state import State
 
 DISK_FAILED = 5
-"""Exit code: the disk failed under the journal. The next start recovers what it held."""
+"""Exit code: the disk failed, or had no room for a start. The next start may do better."""
 
 logger = logging.getLogger("counter.manager")
 
@@ -35,23 +35,32 @@ def serve(options: ManagerOptions, ready: Callable[[], None]) -> int:
     """
     # No full collections: one holds the loop for 0.3 s at 1,000,000 counters that end. Cycles here die young.
     gc.set_threshold(*gc.get_threshold()[:2], 2**31 - 1)
+    try:
+        _serve(options, ready)
+    except JournalFailed as error:
+        logger.critical("%s: ending, so that the next start recovers what is there", error)
+        return DISK_FAILED
+    except StoreUnavailable as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in MAY_PASS:
+            raise
+        logger.critical("%s; it may pass", error.detail)
+        return DISK_FAILED
+    return 0
+
+
+def _serve(options: ManagerOptions, ready: Callable[[], None]) -> None:
     home = Home(options.home)
     home.prepare(options.group)
     with home.lock():
         home.ensure_key()
-        try:
-            journal, state = _open_journal(home, options.durability)
-            server = CounterManager(options, journal, state).get_server()
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                    signal.signal(number, server.stop)
-            ready()
-            server.serve_forever()
-            journal.close()
-        except JournalFailed as error:
-            logger.critical("%s: ending, so that the next start recovers what is there", error)
-            return DISK_FAILED
-    return 0
+        journal, state = _open_journal(home, options.durability)
+        server = CounterManager(options, journal, state).get_server()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, server.stop)
+        ready()
+        server.serve_forever()
+        journal.close()
 
 
 def _open_journal(home: Home, durability: str) -> tuple[Journal | NoJournal, State[bytes]]:

@@ -5,8 +5,8 @@ before N. The newest snapshot and the logs from there on are replayed. Where a r
 the reader asks whether an interrupted write or a power cut can have done this:
 
 - Its sequence is one that was known to be on the disk: no. Refused.
-- The host has not been restarted since it was written, and something whole follows: no. Refused, because the
-  kernel keeps what was written, and the only thing that can be cut off is the end.
+- The host has not been restarted since it was written, no sync failed, and something whole follows: no.
+  Refused, because the kernel keeps what was written, and the only thing that can be cut off is the end.
 - Else the journal ends there, with everything behind it cut off.
 """
 
@@ -103,7 +103,7 @@ def recover(disk: Disk, boot: bytes, before: int | None = None) -> Recovered:
         if last != base - 1:
             raise _damaged(snapshots[base], 0, f"it goes up to {last} and has another name")
     # A log that begins below the snapshot ends there: one is made where a log ends.
-    replay = _Replay(boot, state, base - 1)
+    replay = _Replay(boot, state, base - 1, SYNC_FAILED in names)
     kept = [name for first, name in logs.items() if first >= base]
     for name in kept:
         replay.read(name, disk.read(name))
@@ -157,8 +157,9 @@ def read_snapshot(data: bytes, name: str, boot: bytes, state: State[bytes]) -> i
 class _Replay:
     """Assigns the records of logs, one after the other, and judges where they stop."""
 
-    def __init__(self, boot: bytes, state: State[bytes], last: int) -> None:
+    def __init__(self, boot: bytes, state: State[bytes], last: int, sync_failed: bool) -> None:
         self.last = last
+        self._sync_failed = sync_failed
         self._boot = boot
         self._state = state
         self._known = last  # the highest sequence that was known to be on the disk
@@ -203,7 +204,8 @@ class _Replay:
         return self._bad
 
     def _is_of_this_boot(self, form: FileFormat) -> bool:
-        return form.boot == self._boot != UNKNOWN_BOOT
+        """Whether the kernel has all of it still: after a failed sync it may have dropped some."""
+        return form.boot == self._boot != UNKNOWN_BOOT and not self._sync_failed
 
     def _assign(self, name: str, data: bytes, form: FileFormat) -> int:
         """Assign records as long as each is the next one; where that ends."""

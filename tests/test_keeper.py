@@ -90,6 +90,9 @@ class Upkeep:
     def files(self):
         return sorted(name for name in self.disk.names if name.endswith((".log", ".snapshot")))
 
+    def has_snapshot(self):
+        return any(name.endswith(".snapshot") for name in self.disk.names)
+
     def unfinished(self):
         return [name for name in self.disk.names if name.endswith(".new") and not name.startswith("sync")]
 
@@ -123,6 +126,28 @@ def test_while_the_loop_switches_the_journals_thread_waits(upkeep, monkeypatch):
     assert upkeep.woken == 1 and not upkeep.unfinished()
     upkeep.keeper.step()
     assert upkeep.child.before == upkeep.log.first == 41
+
+
+def test_a_log_that_somebody_removed_is_noticed(tmp_path, monkeypatch):
+    """What is appended to it is synced, and found by nobody."""
+    monkeypatch.setattr(keeper, "SYNC_SECONDS", 0.01)
+    disk = Disk(tmp_path)
+    log = Log(disk, boot_id(), 0, always=True)
+    log.append([outcome(1)])
+    woken = threading.Event()
+    made = Keeper(disk, log, False, woken.set)
+    made.start()
+    try:
+        log.switch(log.prepare())
+        log.append([outcome(2)])
+        made.tend()
+        disk.remove(name_of(2))
+        assert woken.wait(20)
+        with pytest.raises(JournalFailed, match="somebody has removed"):
+            made.tend()
+    finally:
+        made.stop()
+        log.close()
 
 
 # -- what is worth a snapshot
@@ -180,12 +205,12 @@ def test_a_snapshot_takes_the_place_of_the_logs_before_it(upkeep, caplog):
     assert (upkeep.child.before, upkeep.child.name) == (42, "42.snapshot.new")
     upkeep.keeper.step()  # it works
     upkeep.grow(1)
-    assert upkeep.keeper.snapshot_at is None and len(upkeep.keeper.children) == 1
+    assert not upkeep.has_snapshot() and len(upkeep.keeper.children) == 1
     upkeep.child.work()
     assert upkeep.there() == 43 and upkeep.files() == [name_of(1), name_of(42)]
     upkeep.keeper.step()
     assert upkeep.files() == [name_of(42), name_of(42, ".snapshot")] and not upkeep.unfinished()
-    assert upkeep.there() == 43 and upkeep.keeper.snapshot_at is not None
+    assert upkeep.there() == 43 and upkeep.has_snapshot()
     assert "before 42" in caplog.text
     upkeep.grow()
     upkeep.to_child().work()
@@ -254,7 +279,7 @@ def test_a_stage_that_fails_loses_nothing_and_is_tried_again_later(upkeep, stage
     upkeep.grow()
     give_up_at(upkeep, stage)
     assert "no snapshot could be made, and the journal grows" in caplog.text and len(caplog.records) == 1
-    assert upkeep.there() == 40 and upkeep.keeper.snapshot_at is None
+    assert upkeep.there() == 40 and not upkeep.has_snapshot()
     upkeep.disk.heal()
     upkeep.grow(1)
     upkeep.now += FIRST_PAUSE - 0.1
@@ -265,7 +290,7 @@ def test_a_stage_that_fails_loses_nothing_and_is_tried_again_later(upkeep, stage
     upkeep.grow(40)
     upkeep.to_child().work()
     upkeep.keeper.step()
-    assert upkeep.there() == 81 and upkeep.keeper.snapshot_at is not None
+    assert upkeep.there() == 81 and upkeep.has_snapshot()
     assert len(upkeep.files()) == 2
 
 
@@ -307,7 +332,7 @@ def test_a_snapshot_is_made_though_one_that_failed_left_its_file(upkeep):
     upkeep.now += LONGEST_PAUSE
     upkeep.to_child().work()  # nothing was appended since: it has the same name
     upkeep.keeper.step()
-    assert upkeep.keeper.snapshot_at is not None and upkeep.there() == 40
+    assert upkeep.has_snapshot() and upkeep.there() == 40
 
 
 def test_the_pauses_double_up_to_the_longest_and_begin_anew_after_a_snapshot(upkeep):
@@ -424,7 +449,7 @@ def test_a_real_process_makes_a_real_snapshot(tmp_path, monkeypatch):
     assert woken.wait(20)
     kept.tend()
     log.append([outcome(41)])
-    wait_until(lambda: kept.snapshot_at)
+    wait_until(lambda: sorted(disk.sizes())[:2] == [name_of(41), name_of(41, ".snapshot")])
     kept.stop()
     log.close()
     assert sorted(disk.sizes())[:2] == [name_of(41), name_of(41, ".snapshot")]

@@ -14,7 +14,7 @@ from support import start_process
 
 from counter.disk import DiskFile
 from counter.errors import OutcomeUnknown, StoreUnavailable
-from counter.folder import AlreadyRunning
+from counter.folder import AlreadyRunning, told
 from counter.home import Home
 from counter.log import Log
 from counter.manager import DISK_FAILED, serve
@@ -79,6 +79,29 @@ def test_memory_ends_with_0_and_keeps_nothing(tmp_path):
         client, results = asked(tmp_path, Increment("a"))
         assert served(tmp_path, "memory", client) == (0, []) and results[0].value == 1
     assert not Home(tmp_path).journal_path.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize("name", ["lock", "ensure_key", "bind"])
+def test_what_may_pass_is_no_wrong_configuration(tmp_path, monkeypatch, name, number):
+    """A supervisor ends for exit code 3, and tries again for this one."""
+
+    def full(*_):
+        with told("cannot begin"):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Home, name, full)
+    assert served(tmp_path, "everysec") == (DISK_FAILED, [])
+
+
+def test_what_does_not_pass_is_told(tmp_path, monkeypatch):
+    def refused(*_):
+        with told("cannot begin"):
+            raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(Home, "bind", refused)
+    with pytest.raises(StoreUnavailable, match="cannot begin"):
+        served(tmp_path, "everysec")
 
 
 def test_memory_is_refused_where_there_is_a_journal(tmp_path):

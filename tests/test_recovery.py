@@ -384,6 +384,19 @@ def test_a_snapshot_with_something_behind_its_end_is_refused(disk):
     assert f"at byte {len(data)}: something follows the end" in refused(disk)
 
 
+def test_after_a_failed_sync_what_is_missing_may_have_been_dropped_by_the_kernel(disk):
+    """It is cut off as after a power cut, and what was synced is still not given up."""
+    data = log_bytes(1, 5, marks=2)
+    third, fourth = offsets(data)[2:4]
+    put(disk, 1, data[:third] + bytes(fourth - third) + data[fourth:])
+    assert "is whole" in refused(disk)
+    disk.put(SYNC_FAILED, b"")
+    recovered = read(disk)
+    assert recovered.last == 2 and recovered.cut.offset == third
+    put(disk, 1, data[:HEADER_BYTES] + bytes(third - HEADER_BYTES) + data[third:])
+    assert "all were on the disk" in refused(disk)
+
+
 def test_where_the_boot_is_unknown_callers_stay_and_a_loss_may_be_of_a_power_cut(disk):
     """Forgetting a caller of this boot would count twice, and refusing a power cut would help nobody."""
     caller = {"reply": b"r", "caller": b"c" * 16, "seq": 1, "deadline": 9.0}

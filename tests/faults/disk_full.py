@@ -62,7 +62,7 @@ def fill_and_free(trial, folder):
         trial.figures["slowest_resume_seconds"] = max(seconds, trial.figures.get("slowest_resume_seconds", 0))
         trial.require(seconds <= MOST_SECONDS, f"it took {seconds} s to resume")
         clients.wait_answered(time.monotonic_ns(), MOST_SECONDS)
-        trial.require(http("GET", running.url, "/readyz")[0] == 200, "/readyz is not ready afterwards")
+        wait_until(lambda: http("GET", running.url, "/readyz")[0] == 200, PATIENCE)  # looked at each second
         calls = clients.finish()
         finals = {name: value for name, value in running.values().items() if name != "probe"}
     trial.judge(calls, finals, errors_allowed=True)
