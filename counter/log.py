@@ -25,6 +25,7 @@ from .state import Outcome
 SLOW_SECONDS = 2.0
 """A sync that takes longer is told of: with `everysec`, so much more could be lost with the power."""
 PROBE_BYTES = 64 * 1024
+"""Room for so much is room again."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger("counter.manager")
@@ -94,9 +95,9 @@ class Log:
         """
         self.check()
         try:
-            form, file = (self._open or self._begin())[1:]
-            record = form.record(self.last + 1, self.synced, _encoder.encode(outcomes))
-            file.write(record, self._size)
+            log = self._open or self._begin()
+            record = log.form.record(self.last + 1, self.synced, _encoder.encode(outcomes))
+            log.file.write(record, self._size)
         except OSError as error:
             self._cut_back()
             self._refuse(error)

@@ -13,7 +13,7 @@ the reader asks whether an interrupted write or a power cut can have done this:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -70,7 +70,7 @@ class Recovered(NamedTuple):
     cut: Cut | None
 
 
-def numbered(names: Iterator[str] | dict[str, int], suffix: str) -> dict[int, str]:
+def numbered(names: Iterable[str], suffix: str) -> dict[int, str]:
     """The files among *names* that end in *suffix*, by the number they are named by, ascending."""
     found = {name.removesuffix(suffix): name for name in names if name.endswith(suffix)}
     return dict(sorted((int(number), name) for number, name in found.items() if number.isdecimal()))
