@@ -28,7 +28,7 @@ _PAUSE_SECONDS = 0.2
 
 
 class Saved(NamedTuple):
-    """What a backup holds: the number of *counters*, and the time *at* which the last of them changed.
+    """What a backup holds: the number of *counters*, and the time *at* which the last record was written.
 
     *cut* says what the journal has at its end that cannot be read; None if it is whole.
     """
@@ -94,6 +94,8 @@ def restore(home: Home, file: Path) -> tuple[Saved, Path | None]:
     elif home.path.stat().st_uid != os.geteuid():
         raise StoreUnavailable(f"{home.path} belongs to another user: restore as that user")
     with home.lock("supervisor"), home.lock(), told(f"cannot restore to {home.path}", hints=False):
+        for left in home.path.glob(f"journal.*{UNFINISHED}"):  # by one that was killed
+            shutil.rmtree(left)
         new = home.path / f"journal.{secrets.token_hex(4)}{UNFINISHED}"
         try:
             _write_journal(new, file_name(last + 1, SNAPSHOT), data)

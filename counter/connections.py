@@ -48,6 +48,11 @@ class Connections:
         with contextlib.suppress(OSError):  # full: it wakes anyway; closed: nobody waits
             os.write(self._wake_writer, b"\0")
 
+    @property
+    def wake_file(self) -> int:
+        """The descriptor that `wake` writes to."""
+        return self._wake_writer
+
     def wait(self, most: float | None) -> None:
         """Wait for events, *most* seconds (None: as long as it takes), and read what has arrived."""
         for key, mask in self._selector.select(self._patience(most)):

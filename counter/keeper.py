@@ -104,7 +104,13 @@ class Keeper:
     def _look_at_folder(self) -> None:
         """See that the log is still there: without a name, what is synced is nowhere to be found."""
         first = self._log.first  # looked at first: a newer one may not be in the listing
-        if first and file_name(first, LOG) not in self._disk.sizes():
+        try:
+            names = self._disk.sizes()
+        except FileNotFoundError:
+            names = {}  # the whole folder is gone
+        except OSError:
+            return  # no descriptor is free: that passes
+        if first and file_name(first, LOG) not in names:
             raise JournalFailed(f"somebody has removed {file_name(first, LOG)}")
 
     def _patience(self, due: float) -> float:

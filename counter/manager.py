@@ -58,8 +58,14 @@ def _serve(options: ManagerOptions, ready: Callable[[], None]) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 signal.signal(number, server.stop)
-        ready()
-        server.serve_forever()
+        # Python runs a handler between two of its own instructions: without this, a signal that comes on the
+        # way into the loop's wait would be heard at the next event.
+        before = signal.set_wakeup_fd(server.wake_file, warn_on_full_buffer=False)
+        try:
+            ready()
+            server.serve_forever()
+        finally:
+            signal.set_wakeup_fd(before)
         journal.close()
 
 

@@ -122,6 +122,11 @@ class ManagerServer(Server):
         self._sweeping = False  # the last turn did not come to the end of what has expired
         self._stopping = False
 
+    @property
+    def wake_file(self) -> int:
+        """A descriptor: a byte written to it wakes the loop."""
+        return self._connections.wake_file
+
     def stop(self, *_signal: object) -> None:
         """Let the loop end after the turn it is in; it may be a signal's handler."""
         self._stopping = True

@@ -128,6 +128,28 @@ def test_while_the_loop_switches_the_journals_thread_waits(upkeep, monkeypatch):
     assert upkeep.child.before == upkeep.log.first == 41
 
 
+def test_a_folder_that_cannot_be_listed_just_now_is_no_failure(tmp_path, monkeypatch):
+    """No descriptor may be free for a second or two."""
+    monkeypatch.setattr(keeper, "SYNC_SECONDS", 0.01)
+    disk = Disk(tmp_path)
+    log = Log(disk, boot_id(), 0, always=True)
+    asked = []
+
+    def sizes():
+        asked.append(1)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(disk, "sizes", sizes)
+    made = Keeper(disk, log, False, lambda: None)
+    made.start()
+    try:
+        wait_until(lambda: len(asked) > 5)
+        made.tend()
+    finally:
+        made.stop()
+        log.close()
+
+
 def test_a_log_that_somebody_removed_is_noticed(tmp_path, monkeypatch):
     """What is appended to it is synced, and found by nobody."""
     monkeypatch.setattr(keeper, "SYNC_SECONDS", 0.01)

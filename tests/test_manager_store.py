@@ -311,8 +311,8 @@ def test_too_large_for_the_next_manager_is_unknown_if_this_one_may_have_done_it(
     with opened(home) as store:
         actor.most = iter([1024 * 1024, 10])
         with pytest.raises(OutcomeUnknown, match="sent, and the manager that is there now"):
-            store.execute(A)
-        assert len(actor.heard) == 1
+            store.execute(A).unwrap()
+        assert (actor.met, len(actor.heard)) == (2, 1)
 
 
 def test_more_than_was_asked_for_closes_the_connection(home, acting):

@@ -53,5 +53,5 @@ def restore_(file: Path, home: Home) -> None:
 
 
 def _what(saved: Saved) -> str:
-    until = f", the last change at {saved.at:%Y-%m-%d %H:%M:%S} UTC," if saved.at else ""
+    until = f" as of {saved.at:%Y-%m-%d %H:%M:%S} UTC" if saved.at else ""
     return f"{saved.counters:,} counter{'' if saved.counters == 1 else 's'}{until}"

@@ -237,12 +237,8 @@ class _Slot:
             try:
                 sock = self._sock or self._connect(deadline)
                 if len(data) > self._most:
-                    if sent and request.mutates:
-                        raise OutcomeUnknown(
-                            "sent, and the manager that is there now takes no request so large"
-                        )
                     self._answered = True
-                    return _too_large(len(data), self._most)
+                    return _too_large(len(data), self._most, sent and request.mutates)
                 self._send(sock, data, deadline)
                 sent = True  # before it had all of it, the manager cannot have begun
                 reply = decode_reply(self._receive(sock, deadline), request.ops)
@@ -301,7 +297,10 @@ class _Slot:
         return payload
 
 
-def _too_large(size: int, most: int) -> Reply:
+def _too_large(size: int, most: int, unknown: bool) -> Reply:
+    """The answer to a request that is not taken; *unknown*: the manager before may have taken it."""
+    if unknown:
+        return Reply.refusing(OutcomeUnknown("sent, and the manager that is there now takes none so large"))
     detail = f"a request of {size} bytes is over the manager's --max-frame of {most}: send it in parts"
     return Reply.refusing(LimitExceeded(detail))
 
