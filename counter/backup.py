@@ -56,7 +56,6 @@ def save(home: Home, file: Path) -> Saved:
         if not is_journal(folder):
             why = "its manager keeps none, or never ran; `counter export` saves what a running one has"
             raise StoreUnavailable(f"there is no journal in {home.path}: {why}")
-    with told(f"cannot read the journal in {folder}", hints=False):
         boot = boot_id()
         found = _read(Disk(folder), boot)
     target = Disk(file.absolute().parent)

@@ -8,6 +8,7 @@ import click
 
 from ..backup import Saved, restore, save
 from ..home import Home, default_home
+from . import output
 
 
 def _home(_context: click.Context, _parameter: click.Parameter, folder: str | None) -> Home:
@@ -54,4 +55,4 @@ def restore_(file: Path, home: Home) -> None:
 
 def _what(saved: Saved) -> str:
     until = f" as of {saved.at:%Y-%m-%d %H:%M:%S} UTC" if saved.at else ""
-    return f"{saved.counters:,} counter{'' if saved.counters == 1 else 's'}{until}"
+    return f"{output.counters(saved.counters)}{until}"

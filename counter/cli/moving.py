@@ -44,7 +44,7 @@ class Imported(msgspec.Struct):
     expired: int = 0
 
     def __str__(self) -> str:
-        return f"{_counters(self.set)} set, {self.created:,} of them new{_left_out(self.expired)}"
+        return f"{output.counters(self.set)} set, {self.created:,} of them new{_left_out(self.expired)}"
 
 
 class Rehearsed(msgspec.Struct):
@@ -72,11 +72,7 @@ class Exported(msgspec.Struct):
     exported: int = 0
 
     def __str__(self) -> str:
-        return f"{_counters(self.exported)} exported"
-
-
-def _counters(number: int) -> str:
-    return f"{number:,} counter{'' if number == 1 else 's'}"
+        return f"{output.counters(self.exported)} exported"
 
 
 def _left_out(expired: int) -> str:
@@ -236,7 +232,7 @@ def _set(client: Client, ops: list[AnyOp], done: int, total: int) -> list[Any]:
         return client.store.execute(Request(ops), client.timeout).unwrap()
     except CounterError as error:
         perhaps = f" and perhaps {len(ops):,} more" if isinstance(error, OutcomeUnknown) else ""
-        where = f"{done:,} of {_counters(total)} are in{perhaps}; importing again is harmless"
+        where = f"{done:,} of {output.counters(total)} are in{perhaps}; importing again is harmless"
         raise type(error)(f"{error.detail} ({where})", error.current, error.index) from error
 
 

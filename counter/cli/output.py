@@ -33,6 +33,11 @@ def echo(answer: object) -> None:
         raise Unwritten(f"it is done, but the answer cannot be written: {exc.strerror}") from exc
 
 
+def counters(number: int) -> str:
+    """So many counters, in words."""
+    return f"{number:,} counter{'' if number == 1 else 's'}"
+
+
 def print_json(answer: msgspec.Struct) -> None:
     """*answer* as one line of JSON."""
     echo(msgspec.json.encode(answer))
