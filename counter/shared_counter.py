@@ -4,59 +4,38 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, SupportsInt
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self, SupportsInt, TypedDict, TypeVar, Unpack, overload
 
-from .errors import CounterError, NotFound, OutcomeUnknown
-from .fields import MAX_PAGE, OnBound, Sort, TtlMode, check_int
-from .ops import AnyOp, Delete, Entry, Get, Increment, Info, List, Page, Request, Set
-from .store import Store, open_store
+from msgspec import UNSET, UnsetType
 
+from .errors import CounterError, InvalidRequest, NotFound, OutcomeUnknown, VersionMismatch
+from .fields import MAX_OPS, OnBound, TtlMode, check_int
+from .multiset import Multiset
+from .ops import AnyOp, Delete, Increment, Problem, Request, Set
+from .prefix import PrefixStore
+from .reading import Reading
+from .store import open_store
 
-class Reading(int):
-    """A counter's value as it was read; `+=` and `-=` on it remember what is added.
-
-    Assigned back to the same counter and name it sends that delta, once; anywhere else it is a plain number.
-    """
-
-    _counter: SharedCounter
-    _name: str
-    _delta: int | None
-
-    @classmethod
-    def of(cls, value: int, counter: SharedCounter, name: str, delta: int | None = None) -> Reading:
-        """*value*, read from *name* of *counter*, with *delta* added since."""
-        reading = cls(value)
-        reading._counter, reading._name, reading._delta = counter, name, delta
-        return reading
-
-    def __iadd__(self, delta: int) -> Reading:
-        if not isinstance(delta, int):  # a bool counts, as for every int
-            return NotImplemented
-        total = int(delta) + (self._delta or 0)
-        return Reading.of(int(self) + int(delta), self._counter, self._name, total)
-
-    def __isub__(self, delta: int) -> Reading:
-        if not isinstance(delta, int):
-            return NotImplemented
-        return self.__iadd__(-int(delta))
-
-    def take_delta(self, counter: SharedCounter, name: str) -> int | None:
-        """What is to be added to *name* of *counter* for it; None if it is a plain value there."""
-        if counter is not self._counter or name != self._name:
-            return None
-        delta, self._delta = self._delta, None
-        return delta
-
-    def give_back(self, delta: int) -> None:
-        """*delta*, once taken, was not applied."""
-        self._delta = delta
-
-    def __reduce__(self) -> tuple[type[int], tuple[int]]:
-        return int, (int(self),)
+T = TypeVar("T")
+Counts = Iterable[str] | Mapping[str, int]
+_MISSING: Any = object()
 
 
-class SharedCounter:
+class StepOptions(TypedDict, total=False):
+    """What `increment` and `decrement` take by name."""
+
+    min: int | None
+    max: int | None
+    on_bound: OnBound | None
+    ttl: int | None
+    ttl_mode: TtlMode | None
+    if_version: str | None
+    idempotency_key: str | None
+    timeout: float | None
+
+
+class SharedCounter(Multiset):
     """A `collections.Counter` that every process sharing its store sees.
 
     Every method is one atomic request and may raise `StoreUnavailable` (nothing was applied) and
@@ -68,9 +47,6 @@ class SharedCounter:
     100,000 in up to 64 MiB, and for a minute in any case: a store full of younger ones raises `LimitExceeded`
     and does nothing. The same key for anything else raises `KeyReused`.
     """
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
 
     def increment(
         self,
@@ -115,54 +91,51 @@ class SharedCounter:
         value: int = self._only(op, timeout, idempotency_key).value
         return value
 
-    def decrement(self, name: str, delta: int = 1, **options: Any) -> int:  # noqa: ANN401
+    def decrement(self, name: str, delta: int = 1, **options: Unpack[StepOptions]) -> int:
         """Subtract *delta*; as `increment` with ``-delta``, and with its options."""
-        delta = _plain(delta)
-        check_int("delta", delta)
-        return self.increment(name, -delta, **options)
-
-    def get(self, name: str, default: int | None = None, *, timeout: float | None = None) -> int | None:
-        """The value of *name*, or *default* if there is no such counter."""
-        try:
-            return self.entry(name, timeout=timeout).value
-        except NotFound:
-            return default
-
-    def entry(self, name: str, *, timeout: float | None = None) -> Entry:
-        """All that is known of *name*: value, version, times, bounds.
-
-        Raises:
-            NotFound: there is no such counter.
-        """
-        entry: Entry = self._only(Get(name), timeout)
-        return entry
+        return self.increment(name, _negated(delta), **options)
 
     def set(
         self,
         name: str,
         value: int,
         *,
+        min: int | None | UnsetType = UNSET,
+        max: int | None | UnsetType = UNSET,
+        on_bound: OnBound | None | UnsetType = UNSET,
+        ttl: int | None | UnsetType = UNSET,
+        ttl_mode: TtlMode | None | UnsetType = UNSET,
+        if_version: str | None = None,
         idempotency_key: str | None = None,
         timeout: float | None = None,
-        **settings: Any,  # noqa: ANN401
     ) -> int:
         """Give *name* the value *value*, creating it if need be, and return the value it has.
 
-        Args:
-            name: 1-250 bytes of UTF-8, no control characters.
-            value: a signed 64-bit integer.
-            idempotency_key: as for `increment`.
-            timeout: seconds.
-            settings: *min*, *max*, *on_bound*, *ttl* (seconds), *ttl_mode*, *if_version*, as for `increment`
-                but remembered: one left out is kept, None clears it.
+        *min*, *max*, *on_bound*, *ttl* (seconds, from this call on) and *ttl_mode* are remembered: one left
+        out stays as it was, None clears it. The others are as for `increment`.
 
         Raises:
             OutOfBounds: outside the counter's bounds; nothing changed.
             VersionMismatch: *if_version* does not hold; nothing changed.
             LimitExceeded, KeyReused: as for `increment`.
         """
-        result: int = self._only(Set(name, _plain(value), **settings), timeout, idempotency_key).value
+        op = Set(name, _plain(value), min, max, on_bound, ttl, ttl_mode, if_version)
+        result: int = self._only(op, timeout, idempotency_key).value
         return result
+
+    def setdefault(self, name: str, default: int = 0, *, timeout: float | None = None) -> int:
+        """The value of *name*, which is created with *default* if there is no such counter.
+
+        Raises:
+            LimitExceeded: the store is full; nothing changed.
+        """
+        try:
+            value: int = self._only(Set(name, _plain(default), if_version="absent"), timeout).value
+        except VersionMismatch as error:
+            if error.current is None:
+                raise
+            return error.current.value
+        return value
 
     def delete(
         self,
@@ -182,9 +155,26 @@ class SharedCounter:
         last: int = self._only(Delete(name, if_version), timeout, idempotency_key).value
         return last
 
+    @overload
+    def pop(self, name: str, *, timeout: float | None = None) -> int: ...
+    @overload
+    def pop(self, name: str, default: T, *, timeout: float | None = None) -> int | T: ...
+    def pop(self, name: str, default: object = _MISSING, *, timeout: float | None = None) -> object:
+        """Remove *name* and return its last value, or *default* if there is no such counter.
+
+        Raises:
+            NotFound: there is none, and no *default*.
+        """
+        try:
+            return self.delete(name, timeout=timeout)
+        except NotFound:
+            if default is _MISSING:
+                raise
+            return default
+
     def update(
         self,
-        names: Iterable[str] | Mapping[str, int] = (),
+        counts: Counts | None = None,
         /,
         *,
         idempotency_key: str | None = None,
@@ -193,17 +183,68 @@ class SharedCounter:
     ) -> None:
         """Add counts: of the elements of an iterable, or a mapping's values; all of them or none.
 
-        With *idempotency_key* (as for `increment`) a repeated call has to give them in the same order.
+        A counter named `timeout` or `idempotency_key` goes into a mapping. With an *idempotency_key* (as for
+        `increment`) a repeated call has to give the counts in the same order.
 
         Raises:
             InvalidRequest: more than 10,000 different names, or a bad name, number or key.
             OutOfBounds, LimitExceeded: one of them is refused; nothing changed.
             KeyReused: as for `increment`.
         """
-        pairs = names.items() if isinstance(names, Mapping) else collections.Counter(names).items()
-        ops: list[AnyOp] = [Increment(name, _plain(delta)) for name, delta in (*pairs, *deltas.items())]
-        if ops:
-            self.store.execute(Request(ops, idempotency_key=idempotency_key), timeout).unwrap()
+        self._add_all(_plain, counts, deltas, timeout, idempotency_key)
+
+    def subtract(
+        self,
+        counts: Counts | None = None,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+        **deltas: int,
+    ) -> None:
+        """As `update`, but subtract; values below 0 are as good as any."""
+        self._add_all(_negated, counts, deltas, timeout, idempotency_key)
+
+    def clear(self, *, timeout: float | None = None) -> None:
+        """Remove every counter that is there when it is called, all at one instant.
+
+        What others create in the meantime may stay. For more than 10,000 counters, delete each by itself:
+        ``for name in counters: del counters[name]``.
+
+        Raises:
+            InvalidRequest: there are more than 10,000; nothing changed.
+            LimitExceeded: their names together are over the manager's `--max-frame`; nothing changed.
+        """
+        names = list(itertools.islice(self, MAX_OPS + 1))
+        if len(names) > MAX_OPS:
+            raise InvalidRequest(f"clear removes at most {MAX_OPS} counters at once; delete each by itself")
+        if not names:
+            return
+        request = Request([Delete(name) for name in names], atomic=False)
+        for result in self.store.execute(request, timeout).unwrap():
+            if isinstance(result, Problem) and result.code != NotFound.code:  # gone already: as it should be
+                raise result.error()
+
+    def view(self, prefix: str) -> SharedCounter:
+        """The counters whose names begin with *prefix*, under what is left of their names.
+
+        `counters.view("shop:").increment("cart")` counts ``shop:cart``. The same as the option `prefix` of
+        a URL. A view's `len` goes through its names, in pages.
+
+        Raises:
+            InvalidRequest: *prefix* cannot begin a name.
+        """
+        return SharedCounter(PrefixStore(self.store, prefix))
+
+    def close(self) -> None:
+        """Give back the connections, which equal URLs of this process share; the next call opens new ones."""
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __getitem__(self, name: str) -> Reading:
         return Reading.of(self.get(name) or 0, self, name)
@@ -227,53 +268,33 @@ class SharedCounter:
         except NotFound:
             return  # as in collections.Counter
 
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.get(name) is not None
+    def __repr__(self) -> str:
+        """Asks the store for nothing: it is read where things have gone wrong, too."""
+        return f"{type(self).__name__}({self.store!r})"
 
-    def __len__(self) -> int:
-        counters: int = self._only(Info()).counters
-        return counters
+    def __reduce__(self) -> tuple[Callable[[str], SharedCounter], tuple[str]]:
+        """Travels as its URL; a copy counts in the same store.
 
-    def __iter__(self) -> Iterator[str]:
-        """The names in order, fetched in pages."""
-        return (entry.name for entry in self._entries("name"))
+        Raises:
+            TypeError: its store has none.
+        """
+        if not self.store.url:
+            raise TypeError(f"{self!r} cannot be pickled: its store was not opened by a URL")
+        return connect, (self.store.url,)
 
-    def keys(self) -> list[str]:
-        """The names in order; with it ``dict(counters)`` works, a round trip for each of them."""
-        return list(self)
-
-    def values(self) -> list[int]:
-        """The values in the order of the names; no snapshot, as they are fetched in pages."""
-        return [entry.value for entry in self._entries("name")]
-
-    def items(self) -> list[tuple[str, int]]:
-        """Names and values in the order of the names; no snapshot, as they are fetched in pages."""
-        return [(entry.name, entry.value) for entry in self._entries("name")]
-
-    def most_common(self, n: int | None = None) -> list[tuple[str, int]]:
-        """The *n* greatest counters (None: all), the greatest first, equal ones by name; no snapshot."""
-        found = itertools.islice(self._entries("-value", n), n)
-        return [(entry.name, entry.value) for entry in found]
-
-    def total(self) -> int:
-        """The sum of all values; no snapshot."""
-        return sum(self.values())
-
-    def _entries(self, sort: Sort, most: int | None = None) -> Iterator[Entry]:
-        """The counters, fetched in pages; none longer than *most*."""
-        limit, cursor = MAX_PAGE if most is None else max(1, min(most, MAX_PAGE)), None
-        while True:
-            page: Page = self._only(List(sort=sort, limit=limit, cursor=cursor))
-            yield from page.counters
-            if page.next is None:
-                return
-            cursor = page.next
-
-    def _only(self, op: AnyOp, timeout: float | None = None, key: str | None = None) -> Any:  # noqa: ANN401
-        return self.store.execute(Request([op], idempotency_key=key), timeout).only()
-
-
-Mapping.register(SharedCounter)  # so that collections.Counter(counters) and `update` take the values, too
+    def _add_all(
+        self,
+        signed: Callable[[int], int],
+        counts: Counts | None,
+        deltas: Mapping[str, int],
+        timeout: float | None,
+        key: str | None,
+    ) -> None:
+        """Add what *signed* makes of each count, in one atomic request."""
+        pairs = counts.items() if isinstance(counts, Mapping) else collections.Counter(counts).items()
+        ops: list[AnyOp] = [Increment(name, signed(delta)) for name, delta in (*pairs, *deltas.items())]
+        if ops:
+            self.store.execute(Request(ops, idempotency_key=key), timeout).unwrap()
 
 
 def connect(url: str | None = None) -> SharedCounter:
@@ -290,3 +311,9 @@ def connect(url: str | None = None) -> SharedCounter:
 def _plain(value: SupportsInt) -> int:
     """An int out of a `Reading`; everything else is left for the op to judge."""
     return int(value) if isinstance(value, Reading) else value  # type: ignore[return-value]
+
+
+def _negated(value: int) -> int:
+    value = _plain(value)
+    check_int("delta", value)
+    return -value

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 from abc import ABC, abstractmethod
-from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from .errors import InvalidRequest
 from .ops import Reply, Request
@@ -20,6 +20,8 @@ STORES = {
     "memory": "counter.stores.memory:MemoryStore",
 }
 """Who serves which scheme; imported when first asked for."""
+_VIEW = "counter.prefix:PrefixStore"
+"""What serves the option `prefix`, which every URL may have."""
 
 
 class Store(ABC):
@@ -31,6 +33,10 @@ class Store(ABC):
 
     capabilities: frozenset[str] = frozenset()
     """What this store can do beyond ops on counters: "list", "info"."""
+    url: str = ""
+    """What `open_store` takes to open it again, in another process too; empty where nothing can."""
+    prefix: str = ""
+    """What the names of all its counters begin with, in the store that they are really in."""
 
     @abstractmethod
     def execute(self, request: Request, timeout: float | None = None) -> Reply:
@@ -48,6 +54,9 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back connections; the next call may open new ones."""
+
+    def __repr__(self) -> str:
+        return self.url or f"{type(self).__name__}()"
 
 
 class StoreUrl(NamedTuple):
@@ -96,7 +105,8 @@ _open: dict[str, Store] = {}
 def open_store(url: str | None = None) -> Store:
     """The store at *url*: `COUNTER_URL` if left out, else `counter://`, the manager in its usual home.
 
-    Nothing is connected yet. Equal URLs in one process share one store and its connections.
+    Nothing is connected yet. Equal URLs in one process share one store and its connections, also those that
+    differ in the option `prefix` alone: that one makes it a view of the counters whose names begin so.
 
     Raises:
         InvalidRequest: no store's URL.
@@ -109,10 +119,18 @@ def open_store(url: str | None = None) -> Store:
 
 
 def _make(url: StoreUrl) -> Store:
+    if (prefix := url.options.pop("prefix", None)) is not None:
+        whole = url.url.partition("?")[0] + (f"?{urlencode(url.options)}" if url.options else "")
+        view: Store = _load(_VIEW)(open_store(whole), prefix)
+        return view
     target = STORES.get(url.scheme)
     if target is None or not url.url.startswith(f"{url.scheme}://"):
         schemes = ", ".join(f"{scheme}://" for scheme in STORES)
         raise InvalidRequest(f"{url.url!r} is no store's URL; known: {schemes}")
-    module, _, name = target.partition(":")
-    store: Store = getattr(importlib.import_module(module), name).from_url(url)
+    store: Store = _load(target).from_url(url)
     return store
+
+
+def _load(target: str) -> Any:  # noqa: ANN401  (a class that is known by name only)
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)

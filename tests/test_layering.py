@@ -16,9 +16,9 @@ errors settings folder home
 fields information ops transition run schedule names state keys table listing
 strict_json wire pickles handshake
 logs link disk records recovery log snapshot keeper journal backup
-store stores stores.memory stores.manager
+store prefix stores stores.memory stores.manager
 connection door connections figures stock server manager
-shared_counter counter
+reading multiset shared_counter counter
 problems
 web.security web.body web.config web.idempotency
 web.call web.conditions web.counters web.pages web.system web.app web
@@ -33,7 +33,10 @@ PLACE = {name: place for place, name in enumerate(ORDER.split())}
 LOADERS = {"store", "worker", "cli"}
 """Who imports by a name known only at run time: a URL's store, the user's app, the subcommands."""
 
-CLIENT_SIDE = {"store", "stores", "stores.memory", "stores.manager", "shared_counter", "counter", "problems"}
+CLIENT_SIDE = {
+    *("store", "prefix", "stores", "stores.memory", "stores.manager"),
+    *("reading", "multiset", "shared_counter", "counter", "problems"),
+}
 JOURNAL = {"disk", "records", "recovery", "log", "snapshot", "keeper", "journal", "backup"}
 MANAGER_SIDE = {"connection", "door", "connections", "figures", "stock", "server", "manager"} | JOURNAL
 RULE_AND_TABLE = {"transition", "schedule", "names", "state", "keys", "table", "listing"}

@@ -21,15 +21,16 @@ from counter import (
     Request,
     Set,
     SharedCounter,
+    Store,
     StoreUnavailable,
     VersionMismatch,
     connect,
 )
-from counter.shared_counter import Reading
+from counter.reading import Reading
 from counter.stores.memory import MemoryStore
 
 
-class Recorder:
+class Recorder(Store):
     """A store that remembers what it was asked, and with which timeout."""
 
     def __init__(self, store):
@@ -39,6 +40,9 @@ class Recorder:
         self.asked.append(request.ops)
         self.timeouts.append(timeout)
         return self.store.execute(request, timeout)
+
+    def close(self):
+        self.store.close()
 
 
 @pytest.fixture
@@ -422,9 +426,9 @@ def test_a_reading_is_taken_where_a_number_is(counters):
 def test_all_counters_are_given_as_a_counter_gives_them(counters):
     model = collections.Counter({"ab": 3, "cd": -5, "e": 3, "f": 9})
     counters.update(model)
-    assert counters.keys() == sorted(model)
-    assert counters.items() == sorted(model.items())
-    assert counters.values() == [model[name] for name in sorted(model)]
+    assert list(counters.keys()) == sorted(model)
+    assert list(counters.items()) == sorted(model.items())
+    assert list(counters.values()) == [model[name] for name in sorted(model)]
     assert dict(counters) == collections.Counter(counters) == model
     assert counters.total() == model.total()
     assert counters.most_common() == model.most_common() == [("f", 9), ("ab", 3), ("e", 3), ("cd", -5)]
@@ -433,7 +437,7 @@ def test_all_counters_are_given_as_a_counter_gives_them(counters):
 
 
 def test_of_no_counters_there_is_nothing_to_give(counters):
-    assert (counters.keys(), counters.values(), counters.items()) == ([], [], [])
+    assert [*counters.keys(), *counters.values(), *counters.items()] == []
     assert (counters.most_common(), counters.most_common(3), counters.total()) == ([], [], 0)
 
 
@@ -442,7 +446,7 @@ def test_the_counts_of_other_counters_can_be_added(counters):
     other = SharedCounter(MemoryStore())
     other.update(a=10)
     other.update(counters)
-    assert other.items() == [("a", 13), ("b", 4)]
+    assert list(other.items()) == [("a", 13), ("b", 4)]
 
 
 def test_more_than_a_page_of_counters_is_given_and_a_few_cost_one_short_page(recorded, recorder):
@@ -457,9 +461,12 @@ def test_more_than_a_page_of_counters_is_given_and_a_few_cost_one_short_page(rec
 # -- failures are never values
 
 
-class Away:
+class Away(Store):
     def execute(self, request, timeout=None):
         raise StoreUnavailable("gone")
+
+    def close(self):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import time
 import weakref
 from collections import deque
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -56,6 +57,7 @@ class ManagerStore(Store):
 
     def __init__(self, home: Path, timeout: float, role: str = "client", pool: int = _POOL) -> None:
         self.home = home
+        self.url = f"counter://{quote(str(home.absolute()))}"
         self._timeout = timeout
         self._role = role
         self._size = pool
@@ -79,7 +81,9 @@ class ManagerStore(Store):
         if not pool.isdecimal() or not 1 <= int(pool) <= 1000:
             raise InvalidRequest(f"pool is a number of connections from 1 to 1000, not {pool!r}")
         home = Path(url.path) if url.path else default_home()
-        return cls(home, float(timeout), url.options.get("role", "client"), int(pool))
+        store = cls(home, float(timeout), url.options.get("role", "client"), int(pool))
+        store.url += f"?{urlencode(url.options)}" if url.options else ""
+        return store
 
     def execute(self, request: Request, timeout: float | None = None) -> Reply:
         """As every store does; waits for a manager that is being restarted, and repeats what broke off."""

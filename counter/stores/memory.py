@@ -21,7 +21,8 @@ class MemoryStore(Store):
 
     capabilities = frozenset({"list", "info"})
 
-    def __init__(self, max_counters: int | None = None, run: Run | None = None) -> None:
+    def __init__(self, max_counters: int | None = None, run: Run | None = None, url: str = "") -> None:
+        self.url = url
         self._run = run or Run()
         limit = int(number("max_counters")) if max_counters is None else max_counters
         self._table: CounterTable[Reply] = CounterTable(self._run.id, limit, _as_replayed, _size)
@@ -38,7 +39,7 @@ class MemoryStore(Store):
         url.only_options()
         if url.path:
             raise InvalidRequest(f"memory:// takes a name and nothing more, not {url.path!r}")
-        return cls()
+        return cls(url=url.url)
 
     def execute(self, request: Request, timeout: float | None = None) -> Reply:
         """As every store does; nothing can fail on the way, and *timeout* has no effect."""

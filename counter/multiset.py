@@ -1,0 +1,220 @@
+"""All counters at once, as `collections.Counter` has them: going through them, comparison, arithmetic.
+
+They are fetched in pages: what comes out shows the counts of about that moment, and is no snapshot. So what
+an operator would change in place cannot be one step for everybody, and is refused.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
+from typing import Any, NoReturn, TypeVar, overload
+
+from .errors import NotFound
+from .fields import MAX_PAGE, Sort
+from .ops import AnyOp, Entry, Get, Info, List, Page, Request
+from .store import Store
+
+Plain = collections.Counter[str]
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Values(ValuesView[int]):
+    """The values, fetched each time they are gone through."""
+
+    _mapping: Multiset
+
+    def __contains__(self, value: object) -> bool:
+        return any(value == other for other in self)
+
+    def __iter__(self) -> Iterator[int]:
+        return (value for _name, value in self._mapping.pairs())
+
+
+class Items(ItemsView[str, int]):
+    """Names and values, fetched each time they are gone through."""
+
+    _mapping: Multiset
+
+    def __contains__(self, item: object) -> bool:
+        match item:
+            case (str(name), value):
+                return self._mapping.get(name) == value
+        return False
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return self._mapping.pairs()
+
+
+class Multiset(Mapping[str, int]):
+    """The counters of *store*; what operators make of them are plain Counters, which nobody shares."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @overload
+    def get(self, name: str, default: None = None, *, timeout: float | None = None) -> int | None: ...
+    @overload
+    def get(self, name: str, default: int, *, timeout: float | None = None) -> int: ...
+    @overload
+    def get(self, name: str, default: T, *, timeout: float | None = None) -> int | T: ...
+    def get(self, name: str, default: object = None, *, timeout: float | None = None) -> object:
+        """The value of *name*, or *default* if there is no such counter."""
+        try:
+            return self.entry(name, timeout=timeout).value
+        except NotFound:
+            return default
+
+    def entry(self, name: str, *, timeout: float | None = None) -> Entry:
+        """All that is known of *name*: value, version, times, bounds.
+
+        Raises:
+            NotFound: there is no such counter.
+        """
+        entry: Entry = self._only(Get(name), timeout)
+        return entry
+
+    def __getitem__(self, name: str) -> int:
+        """The value of *name*, 0 if there is no such counter."""
+        return self.get(name) or 0
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __len__(self) -> int:
+        if self.store.prefix:
+            return sum(1 for _ in self)
+        counters: int = self._only(Info()).counters
+        return counters
+
+    def __iter__(self) -> Iterator[str]:
+        """The names in order, fetched in pages."""
+        return (entry.name for entry in self.entries())
+
+    def entries(self, sort: Sort = "name", most: int | None = None) -> Iterator[Entry]:
+        """All that is known of each counter, in the order of *sort*, fetched in pages.
+
+        Args:
+            sort: "name", "-value" (the greatest first) or "-updated" (the latest change first).
+            most: how many are wanted, if not all: no page is longer.
+        """
+        limit, cursor = MAX_PAGE if most is None else max(1, min(most, MAX_PAGE)), None
+        while True:
+            page: Page = self._only(List(sort=sort, limit=limit, cursor=cursor))
+            yield from page.counters
+            if page.next is None:
+                return
+            cursor = page.next
+
+    def pairs(self) -> Iterator[tuple[str, int]]:
+        """As `items`, to be gone through once."""
+        return ((entry.name, entry.value) for entry in self.entries())
+
+    def keys(self) -> KeysView[str]:
+        """The names in order, as a dict shows them.
+
+        With it ``dict(counters)`` works, a round trip for each of them; ``dict(counters.items())`` is faster.
+        """
+        return KeysView(self)
+
+    def values(self) -> ValuesView[int]:
+        """The values in the order of the names."""
+        return Values(self)
+
+    def items(self) -> ItemsView[str, int]:
+        """Names and values in the order of the names."""
+        return Items(self)
+
+    def elements(self) -> Iterator[str]:
+        """Each name as often as its value says, in the order of the names; none for values below 1."""
+        return (name for name, value in self.pairs() for _ in range(value))
+
+    def most_common(self, n: int | None = None) -> list[tuple[str, int]]:
+        """The *n* greatest counters (None: all), the greatest first, equal ones by name."""
+        if n is not None and n < 1:
+            return []
+        found = itertools.islice(self.entries("-value", n), n)
+        return [(entry.name, entry.value) for entry in found]
+
+    def total(self) -> int:
+        """The sum of all values."""
+        return sum(value for _name, value in self.pairs())
+
+    def copy(self) -> Plain:
+        """All counts as a plain `collections.Counter`, which nobody shares."""
+        return collections.Counter(dict(self.pairs()))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the counts are equal; with a Counter a missing one is 0, with another mapping it is not."""
+        if isinstance(other, Multiset):
+            return self.copy() == other.copy()
+        return self.copy() == other if isinstance(other, Mapping) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as every container whose contents change
+
+    def __le__(self, other: object) -> bool:
+        return self._with(other, Plain.__le__)
+
+    def __lt__(self, other: object) -> bool:
+        return self._with(other, Plain.__lt__)
+
+    def __ge__(self, other: object) -> bool:
+        return self._with(other, Plain.__ge__)
+
+    def __gt__(self, other: object) -> bool:
+        return self._with(other, Plain.__gt__)
+
+    def __add__(self, other: object) -> Plain:
+        return self._with(other, Plain.__add__)
+
+    def __sub__(self, other: object) -> Plain:
+        return self._with(other, Plain.__sub__)
+
+    def __or__(self, other: object) -> Plain:
+        return self._with(other, Plain.__or__)
+
+    def __and__(self, other: object) -> Plain:
+        return self._with(other, Plain.__and__)
+
+    def __radd__(self, other: object) -> Plain:
+        return self._behind(other, Plain.__add__)
+
+    def __rsub__(self, other: object) -> Plain:
+        return self._behind(other, Plain.__sub__)
+
+    def __ror__(self, other: object) -> Plain:
+        return self._behind(other, Plain.__or__)
+
+    def __rand__(self, other: object) -> Plain:
+        return self._behind(other, Plain.__and__)
+
+    def __pos__(self) -> Plain:
+        return +self.copy()
+
+    def __neg__(self) -> Plain:
+        return -self.copy()
+
+    def _only(self, op: AnyOp, timeout: float | None = None, key: str | None = None) -> Any:  # noqa: ANN401
+        return self.store.execute(Request([op], idempotency_key=key), timeout).only()
+
+    def _with(self, other: object, do: Callable[[Plain, Plain], R]) -> R:
+        plain = other.copy() if isinstance(other, Multiset) else other
+        if not isinstance(plain, collections.Counter):
+            return NotImplemented  # type: ignore[no-any-return]
+        return do(self.copy(), plain)
+
+    def _behind(self, other: object, do: Callable[[Plain, Plain], R]) -> R:
+        if not isinstance(other, collections.Counter):
+            return NotImplemented  # type: ignore[no-any-return]
+        return do(other, self.copy())
+
+    def _in_place(self, other: object) -> NoReturn:
+        """Without these, Python would put a plain Counter into the variable, and nobody would share it."""
+        raise TypeError(
+            "no operator changes shared counters in place, as it would not be one step for everybody: "
+            "use update() to add, subtract() to subtract, or an operator such as + on a copy()"
+        )
+
+    __iadd__ = __isub__ = __ior__ = __iand__ = _in_place

@@ -1,0 +1,74 @@
+"""The counters of a store whose names begin with a prefix, under what is left of their names."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from msgspec import structs
+
+from .fields import check_name
+from .ops import AnyOp, Entry, List, Page, Problem, Reply, Request, Result
+from .store import Store
+
+
+class PrefixStore(Store):
+    """A view of *store*: each name that is asked for gets *prefix* in front, each that is told loses it.
+
+    The two together are the counter's name, so they share its 250 bytes, and the sentence of an error names
+    both. Everything else is as in *store*, which it shares: `Info` and idempotency keys are of the whole.
+
+    Raises:
+        InvalidRequest: *prefix* cannot begin a name.
+    """
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        check_name(prefix, least=0)
+        self._base: Store = store
+        self.prefix = prefix
+        if isinstance(store, PrefixStore):  # a view of a view is one of the whole
+            self._base, self.prefix = store._base, store.prefix + prefix
+
+    @property
+    def capabilities(self) -> frozenset[str]:  # type: ignore[override]
+        """Those of the whole store."""
+        return self._base.capabilities
+
+    @property
+    def url(self) -> str:  # type: ignore[override]
+        """The whole store's, with the prefix as an option; empty if that has none."""
+        base = self._base.url
+        joint = "&" if "?" in base else "?"
+        return f"{base}{joint}prefix={quote(self.prefix, safe='')}" if base else ""
+
+    def execute(self, request: Request, timeout: float | None = None) -> Reply:
+        """As every store does."""
+        inside = structs.replace(request, ops=[self._put_in_front(op) for op in request.ops])
+        reply = self._base.execute(inside, timeout)
+        problem = reply.problem and self._without(reply.problem)
+        return Reply([self._strip(result) for result in reply.results], problem, reply.replayed)
+
+    def close(self) -> None:
+        """As of the whole store."""
+        self._base.close()
+
+    def __repr__(self) -> str:
+        return self.url or f"{self._base!r} from {self.prefix!r}"
+
+    def _put_in_front(self, op: AnyOp) -> AnyOp:
+        if isinstance(op, List):
+            return structs.replace(op, prefix=self.prefix + op.prefix)
+        return structs.replace(op, name=self.prefix + op.name) if op.on_counter else op  # type: ignore[union-attr]
+
+    def _strip(self, result: Result) -> Result:
+        if isinstance(result, Entry):
+            return self._renamed(result)
+        if isinstance(result, Page):
+            return structs.replace(result, counters=[self._renamed(entry) for entry in result.counters])
+        return self._without(result) if isinstance(result, Problem) else result
+
+    def _renamed(self, entry: Entry) -> Entry:
+        return structs.replace(entry, name=entry.name.removeprefix(self.prefix))
+
+    def _without(self, problem: Problem) -> Problem:
+        current = problem.current and self._renamed(problem.current)
+        return problem._replace(current=current)
