@@ -36,7 +36,7 @@ class Place:
     """A role in the family, who fills it, and when it may be filled next."""
 
     def __init__(self, role: Role) -> None:
-        self.role = role
+        self.role: Role = role
         self.child: Child | None = None
         self.failures = 0
         self.due = 0.0

@@ -8,7 +8,7 @@ from typing import TypeVar
 from msgspec import UNSET, UnsetType
 
 from .errors import InvalidRequest, NotFound, OutOfBounds, VersionMismatch
-from .fields import INT64_MAX, INT64_MIN, TtlMode
+from .fields import INT64_MAX, INT64_MIN, OnBound, TtlMode
 from .ops import Change, CounterOp, Delete, Entry, Get, Increment, Set
 
 T = TypeVar("T")
@@ -119,7 +119,7 @@ def _set(entry: Entry | None, op: Set, now: datetime, version: str) -> tuple[Ent
     wanted = _present(entry, op.name).value if isinstance(op.value, UnsetType) else op.value
     before = entry or Entry(op.name, 0, version, now, now)
     low, high = _merged(op.min, before.min), _merged(op.max, before.max)
-    on_bound = _merged(op.on_bound, before.on_bound)
+    on_bound: OnBound | None = _merged(op.on_bound, before.on_bound)
     if low is not None and high is not None and low > high:
         raise InvalidRequest(f"min {low} must not be above max {high}")
     value = wanted if low is None else max(wanted, low)
@@ -145,12 +145,13 @@ def _lifetime(before: Entry, op: Set, now: datetime) -> tuple[int | None, TtlMod
         if isinstance(op.ttl_mode, str):
             raise InvalidRequest(f"ttl_mode needs a ttl, and {op.name!r} has none")
         return None, None, None
-    mode = _merged(op.ttl_mode, before.ttl_mode) or "fixed"
+    given: TtlMode | None = _merged(op.ttl_mode, before.ttl_mode)
+    mode: TtlMode = given or "fixed"
     restarts = mode == "sliding" or op.ttl is not UNSET
     return ttl, mode, _later(now, ttl) if restarts else before.expires_at
 
 
-def _merged(given: T | UnsetType, kept: T | None) -> T | None:
+def _merged(given: T | UnsetType, kept: T) -> T:
     """A field of a set: left out keeps, null clears, anything else sets."""
     return kept if isinstance(given, UnsetType) else given
 

@@ -11,6 +11,9 @@ another moment, because its client may be sending just now.
 And where a request's body ends must be plain: see `Parser`.
 """
 
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
+# (waitress has no type hints; the ones that pyright brings for it are of another version)
+
 from __future__ import annotations
 
 import json

@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import logs
 from .errors import CounterError, InvalidRequest, OutcomeUnknown
@@ -76,8 +76,7 @@ def load_app(spec: str) -> WSGIApplication:
     if not callable(found):
         what = f"{'an' if type(found).__name__[0] in 'aeiou' else 'a'} {type(found).__name__}"
         raise InvalidRequest(f"cannot load the app {spec}: it is {what}, not a WSGI app or a factory of one")
-    app: WSGIApplication = found
-    return app
+    return cast("WSGIApplication", found)
 
 
 def _is_factory(found: object) -> bool:

@@ -114,9 +114,10 @@ def _open_standard_files() -> None:
 def _drop_what_cannot_be_written() -> None:
     """So that the interpreter, which flushes at its end, leaves the exit code as it is."""
     for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
