@@ -82,7 +82,14 @@ class LimitExceeded(CounterError, RuntimeError):
     code, status, title = "limit-exceeded", 507, "Limit exceeded"
 
 
-class StoreUnavailable(CounterError, ConnectionError):
+class StoreFailure(Exception):
+    """The store gave no answer: what both failures of the way to it have in common.
+
+    Their last base, so that whoever handles `CounterError`, or either of them, comes first.
+    """
+
+
+class StoreUnavailable(CounterError, ConnectionError, StoreFailure):
     """The store could not be reached, or refused for now. Nothing was applied: safe to repeat."""
 
     code, status, exit_code, title = "store-unavailable", 503, 3, "Store unavailable"
@@ -94,7 +101,7 @@ class JournalFull(StoreUnavailable):
     code, title = "journal-full", "Journal full"
 
 
-class OutcomeUnknown(CounterError, TimeoutError):
+class OutcomeUnknown(CounterError, TimeoutError, StoreFailure):
     """Sent, and no answer by the deadline: it was applied, or it never will be."""
 
     code, status, exit_code, title = "outcome-unknown", 504, 4, "Outcome unknown"

@@ -1,4 +1,4 @@
-"""A view of the names under a prefix is a store like any other, and nothing outside of it is seen or changed."""
+"""A view of the names under a prefix is a store like any other; nothing outside of it is seen or changed."""
 
 import collections
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, request
 from flask.sansio.blueprints import BlueprintSetupState
-from msgspec import structs
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Rule, WebsocketMismatch
 
 from ..errors import CounterError, InvalidRequest, JournalFull, OutcomeUnknown, StoreUnavailable
+from ..flask import RETRY_AFTER, failure
 from ..problems import MEDIA_TYPE, HttpError, document
 from ..store import Store
 from . import counters, pages, security, system
@@ -138,14 +138,13 @@ def _flask_refusal(error: Exception) -> Response:
 
 
 def _problem(call: Call, error: CounterError | HttpError) -> Answer:
-    told = document(error, call.base)
     headers = error.headers if isinstance(error, HttpError) else ()
     if isinstance(error, StoreUnavailable) or (isinstance(error, OutcomeUnknown) and call.key is not None):
-        headers = (("Retry-After", "1"),)
+        headers = (RETRY_AFTER,)
     if isinstance(error, StoreUnavailable | OutcomeUnknown):
-        # What the library says of it names folders of this host; that is for the log.
-        log.warning("%s %s: %s", call.method, error.code, error.detail)
-        told = structs.replace(told, detail=_advice(call, error))
+        told = failure(error, _advice(call, error), call.base)
+    else:
+        told = document(error, call.base)
     return json_answer(told, told.status, *headers)._replace(content_type=MEDIA_TYPE)
 
 

@@ -202,7 +202,7 @@ class Call:
     def execute(self, ops: list[AnyOp], atomic: bool = True) -> Reply:
         """What the store replies to *ops*, in one request."""
         request = Request(ops, atomic, idempotency_key=self.key)
-        reply = self.api.store.execute(request, self.api.config.own_timeout)
+        reply = self.api.store.execute(request)
         self.replayed = reply.replayed
         return reply
 

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from flask import Flask
 
 from ..errors import InvalidRequest
+from ..flask import EXTENSION, AppStore, store_of
 from ..settings import ALLOW_HOSTS, SETTINGS, host_names, number
-from ..store import Store, open_store
+from ..store import Store
 
 _EXTENSION = "counter_api"
 
@@ -21,8 +22,6 @@ class ApiConfig(NamedTuple):
     max_body: int
     threads: int
     timeout: float
-    own_timeout: float | None
-    """The timeout that the app's config asks for; None leaves it to the store."""
     allow_hosts: frozenset[str]
 
     @classmethod
@@ -32,12 +31,10 @@ class ApiConfig(NamedTuple):
         Raises:
             InvalidRequest: a value is none.
         """
-        timeout = float(_number("timeout", config))
         return cls(
             int(_number("max_body", config)),
             int(_number("threads", config)),
-            timeout,
-            None if config.get("COUNTER_TIMEOUT") is None else timeout,
+            float(_number("timeout", config)),
             _hosts(config),
         )
 
@@ -56,36 +53,22 @@ def _hosts(config: Mapping[str, Any]) -> frozenset[str]:
     return host_names(given if several else str(given))
 
 
-class Api:
-    """The API of one app. Its store is opened when first asked: so nothing is before a fork."""
+class Api(NamedTuple):
+    """The API of one app: its settings, and the app's counters, where nothing is opened before a call."""
 
-    def __init__(self, config: Mapping[str, Any], store: Store | None = None) -> None:
-        self.config = ApiConfig.of(config)
-        self._url: str | None = config.get("COUNTER_URL") or None
-        self._store = store
-
-    @property
-    def store(self) -> Store:
-        """Where the counters are.
-
-        Raises:
-            RuntimeError: COUNTER_URL is no store's URL: a mistake of this server, not of who asks it.
-        """
-        if self._store is None:
-            try:
-                self._store = open_store(self._url)
-            except InvalidRequest as exc:
-                raise RuntimeError(f"COUNTER_URL: {exc}") from exc
-        return self._store
+    config: ApiConfig
+    store: Store
 
 
 def install(app: Flask, store: Store | None = None) -> Api:
-    """Give *app* its API.
+    """Give *app* its API, and *store*, if given, for its counters.
 
     Raises:
         InvalidRequest: the app's config holds a value that is none.
     """
-    api: Api = app.extensions.setdefault(_EXTENSION, Api(app.config, store))
+    if store is not None:
+        app.extensions.setdefault(EXTENSION, AppStore(app.config, store))
+    api: Api = app.extensions.setdefault(_EXTENSION, Api(ApiConfig.of(app.config), store_of(app)))
     return api
 
 
