@@ -1,6 +1,5 @@
 """What a new user does, with real processes: two commands, an app of their own, numbers that are right."""
 
-import contextlib
 import json
 import os
 import re
@@ -16,6 +15,7 @@ from urllib.request import urlopen
 
 import psutil
 import pytest
+from http_load import CLIENTS, ask, count_together, running
 from support import COMMAND, free_port, start_process, wait_until
 
 from counter import Increment, Request, open_store
@@ -24,34 +24,6 @@ from counter.home import Home
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[1]
-CLIENTS = 8
-
-
-@contextlib.contextmanager
-def running(*arguments, home, cwd=None):
-    """`counter run` with *arguments* on a free port: the process, and the URL that its ready line names."""
-    command = [*COMMAND, "run", "--home", home, "--port", "0", *arguments]
-    with start_process(command, cwd=cwd) as process:
-        ready = process.line("ready", timeout=60)
-        found = re.search(r"http://\S+", ready)
-        yield process, found and found[0]
-        assert process.stop() == 0, process.describe()
-
-
-def count_together(url, field, each):
-    """What `CLIENTS` processes got that each POST *each* times to *url*."""
-
-    def client(_):
-        command = [sys.executable, Path(__file__).with_name("http_client.py"), url, field, str(each)]
-        return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=110).stdout)
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        return [number for numbers in pool.map(client, range(CLIENTS)) for number in numbers]
-
-
-def get(url):
-    with urlopen(url, timeout=30) as response:
-        return json.load(response)
 
 
 @pytest.fixture
@@ -70,11 +42,11 @@ def test_http_is_exact(tmp_path):
     with running("--workers", "3", home=tmp_path / "home") as (_process, url):
         numbers = count_together(f"{url}/v1/counters/page/increment", "value", 4000 // CLIENTS)
         assert sorted(numbers) == list(range(1, 4001))
-        workers = get(f"{url}/v1/info")["workers"]
+        workers = ask(f"{url}/v1/info")["workers"]
         assert len(workers) == 3
         assert all(worker["requests"] > 0 for worker in workers), workers
         # every request so far was served by one of them, and is reported within a second or so
-        wait_until(lambda: sum(w["requests"] for w in get(f"{url}/v1/info")["workers"]) >= 4001)
+        wait_until(lambda: sum(w["requests"] for w in ask(f"{url}/v1/info")["workers"]) >= 4001)
 
 
 def test_an_app_of_ones_own_is_exact(tmp_path, app_folder):

@@ -119,12 +119,14 @@ class ManagerStore(Store):
         return pool
 
 
-class _Waiter(queue.SimpleQueue["_Slot"]):
-    """Who waits for a slot until *deadline*; it is put in here."""
+class _Waiter:
+    """Who waits for a slot until *deadline*; it is put into *given*."""
 
     def __init__(self, deadline: float) -> None:
-        super().__init__()
         self.deadline = deadline
+        # Looked up now and not at import: a preloaded app is imported before gevent patches the module, and
+        # waiting in the queue of before would hold up every greenlet of the worker.
+        self.given: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
 
 
 class _Pool:
@@ -171,7 +173,7 @@ class _Pool:
                     slot.close()  # it was taken for lost, and another is in its place
             elif self._waiting:
                 self._busy[slot] = self._waiting[0].deadline
-                self._waiting.popleft().put(slot)
+                self._waiting.popleft().given.put(slot)
             else:
                 self._idle.append(slot)
                 del self._busy[slot]
@@ -200,7 +202,7 @@ class _Pool:
         try:
             while (left := waiter.deadline - time.monotonic()) > 0:
                 try:
-                    return waiter.get(timeout=min(left, _LOST_SECONDS))
+                    return waiter.given.get(timeout=min(left, _LOST_SECONDS))
                 except queue.Empty:
                     with self._lock:
                         if waiter in self._waiting and (slot := self._free_slot()) is not None:
@@ -210,7 +212,7 @@ class _Pool:
             with contextlib.suppress(ValueError):
                 self._waiting.remove(waiter)
         with self._lock, contextlib.suppress(queue.Empty):  # locked: nobody is just about to put one in
-            return waiter.get_nowait()
+            return waiter.given.get_nowait()
         raise StoreUnavailable(f"all {self._size} connections were busy until the deadline: nothing was sent")
 
 
