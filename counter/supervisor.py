@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 
 from .family import Child, Family, Role, ready_line
+from .notify import Notifier
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
 WRONG_CONFIGURATION = (2, 3)
@@ -55,8 +56,9 @@ class Place:
 class Supervisor:
     """Keeps a family running until it is told to end it."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, notifier: Notifier) -> None:
         self._family = family
+        self._notifier = notifier
         self._manager = Place("manager") if family.manager else None
         self._workers = [Place("worker") for _ in range(family.workers)]
         self._coming: list[Child] = []  # workers of a reload, until all of them are ready
@@ -134,6 +136,7 @@ class Supervisor:
         if not self._stopping:
             logger.info("stopping")
             self._stopping, self._exit_code = True, exit_code
+            self._notifier.stopping()
             if self._family.listener:
                 self._family.listener.close()
 
@@ -148,10 +151,14 @@ class Supervisor:
         self._coming = []
         if self._manager_was_ready:
             logger.info("reloading: starting new workers")
+            if self._announced:
+                self._notifier.reloading()
             started = [self._start("worker") for _ in self._workers]
             self._coming = [child for child in started if child]
             if len(self._coming) < len(started):
                 self._give_up_reload()
+            elif not started:
+                self._reloaded()
 
     def _bury(self, now: float) -> None:
         """Take note of every child that has ended."""
@@ -171,6 +178,7 @@ class Supervisor:
     def _give_up_reload(self) -> None:
         if not self._stopping:
             logger.error("the new workers could not be started: those from before go on")
+            self._reloaded()
         self._leaving += self._coming
         self._coming = []
 
@@ -211,6 +219,12 @@ class Supervisor:
             place.child, place.failures = child, 0
         self._coming = []
         logger.info("reloaded: the old workers finish their requests and end")
+        self._reloaded()
+
+    def _reloaded(self) -> None:
+        """Say that the reload is over, well or not; before we were ready, `_announce` says all there is."""
+        if self._announced:
+            self._notifier.ready()
 
     def _announce(self) -> None:
         """Say that we are ready, the first time that everyone is."""
@@ -220,6 +234,7 @@ class Supervisor:
         self._announced = True
         with contextlib.suppress(OSError):  # whoever reads it may be gone
             print(ready_line(self._family.home, modes[0] or "", self._family), flush=True)  # noqa: T201
+        self._notifier.ready()
 
 
 def _level(child: Child) -> int:

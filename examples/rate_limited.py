@@ -12,8 +12,6 @@ In another terminal, twelve requests, and the status of each:
 Behind a proxy give the app Werkzeug's ProxyFix, or all visitors have the proxy's address.
 """
 
-import os
-
 from flask import Flask
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
@@ -24,7 +22,7 @@ app = Flask(__name__)
 limiter = Limiter(
     get_remote_address,
     app=app,
-    storage_uri=os.environ.get("COUNTER_URL", "counter://"),
+    storage_uri="counter://",
     in_memory_fallback_enabled=True,  # while there is no manager, each worker limits for itself
 )
 

@@ -50,6 +50,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "examples/README.md",
 ]
 NOT_RUN = {
     "docs/architecture.md: HTTP clients, browsers": "a picture",
@@ -272,7 +273,7 @@ def check_ended(process):
 
 
 def fresh_namespace():
-    return {"__name__": "docs", "_url": f"memory://{uuid.uuid4().hex}"}
+    return {"__name__": "page", "_url": f"memory://{uuid.uuid4().hex}"}
 
 
 @pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if any(b.is_unit for b in blocks)])

@@ -12,13 +12,14 @@ from support import ROOT
 PACKAGE = ROOT / "counter"
 
 ORDER = """
-errors settings folder home
+errors settings folder home extras
 fields information ops transition run schedule names state keys table listing
 strict_json wire pickles handshake
-logs link disk records recovery log snapshot keeper journal backup
+logs link notify disk records recovery log snapshot keeper journal backup
 store prefix stores stores.memory stores.manager
 connection door connections figures stock server manager
 reading multiset shared_counter counter
+limits prometheus
 problems flask pytest_plugin
 web.security web.body web.config web.idempotency
 web.call web.conditions web.counters web.pages web.system web.app web
@@ -35,7 +36,8 @@ LOADERS = {"store", "worker", "cli"}
 
 CLIENT_SIDE = {
     *("store", "prefix", "stores", "stores.memory", "stores.manager"),
-    *("reading", "multiset", "shared_counter", "counter", "problems", "flask", "pytest_plugin"),
+    *("reading", "multiset", "shared_counter", "counter"),
+    *("limits", "prometheus", "problems", "flask", "pytest_plugin"),
 }
 JOURNAL = {"disk", "records", "recovery", "log", "snapshot", "keeper", "journal", "backup"}
 MANAGER_SIDE = {"connection", "door", "connections", "figures", "stock", "server", "manager"} | JOURNAL
@@ -63,6 +65,8 @@ HOMES = {  # what is imported in one part of the package alone
     "werkzeug": "web",
     "waitress": "waitress_server",
     "click": "cli",
+    "limits": "limits",
+    "prometheus_client": "prometheus",
     "multiprocessing": "server",
     "pytest": "pytest_plugin",
     "pickle": "pickles",

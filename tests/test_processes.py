@@ -539,6 +539,7 @@ def test_workers_find_the_settings_of_the_command_line_in_their_environment(plac
     ) as process:
         found = json.loads(get(address(process)))
     assert found["COUNTER_URL"] == f"counter://{place.home}"
+    assert found["COUNTER_HOME"] == str(place.home)
     assert found["COUNTER_THREADS"] == "3"
     assert found["COUNTER_MAX_BODY"] == "999"
     assert found["COUNTER_TIMEOUT"] == "7.0"

@@ -21,6 +21,7 @@ from ..folder import LockName
 from ..home import Home
 from ..link import Link
 from ..manager import serve
+from ..notify import Notifier
 from ..settings import ALLOW_HOSTS, DURABILITIES, SETTINGS, ManagerOptions, Setting, host_names, number
 from ..supervisor import Supervisor
 from ..worker import parse_app
@@ -185,10 +186,12 @@ def manager(home: Home, link: int | None, **options: Any) -> int:  # noqa: ANN40
     """Run the manager, the process that owns the counters."""
     logs.configure("manager", options["log_format"])
     mode = options["durability"]
+    notifier = Notifier()
     if link is None:
 
         def ready() -> None:
             click.echo(ready_line(home.path, mode))
+            notifier.ready()
 
     else:
         supervisor = Link(link)
@@ -205,7 +208,7 @@ def manager(home: Home, link: int | None, **options: Any) -> int:  # noqa: ANN40
         group=options["group"],
         stock_clients=not options["no_stock_clients"],
     )
-    return serve(chosen, ready)
+    return serve(chosen, ready, notifier.stopping)
 
 
 @click.command()
@@ -239,6 +242,7 @@ def _manager_command(home: Home, group: str | None, options: dict[str, Any]) -> 
 
 
 def _supervise(home: Home, command: list[str] | None, workers: int, options: dict[str, Any]) -> int:
+    notifier = Notifier()  # first, so that the children's environment is without its address
     listener = bind(options["host"], options["port"], options["insecure"]) if workers else None
     family = Family(
         home=home.path,
@@ -249,7 +253,7 @@ def _supervise(home: Home, command: list[str] | None, workers: int, options: dic
         environ=_environ(home, options),
         folder=Path.cwd(),
     )
-    return Supervisor(family).run()
+    return Supervisor(family, notifier).run()
 
 
 def _environ(home: Home, options: dict[str, Any]) -> dict[str, str]:
@@ -258,6 +262,7 @@ def _environ(home: Home, options: dict[str, Any]) -> dict[str, str]:
     settings: list[Setting] = [SETTINGS[name] for name in SETTINGS.keys() & options.keys()]
     environ |= {setting.variable: str(options[setting.name]) for setting in settings}
     environ["COUNTER_URL"] = "counter://" + quote(str(home.path))
+    environ["COUNTER_HOME"] = str(home.path)  # so that an app's own `counter://` is this home, too
     environ[logs.VARIABLE] = options["log_format"]
     if options["hosts"]:
         environ[ALLOW_HOSTS] = ",".join(sorted(options["hosts"]))
