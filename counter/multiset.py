@@ -7,18 +7,36 @@ an operator would change in place cannot be one step for everybody, and is refus
 from __future__ import annotations
 
 import collections
-import itertools
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
-from .errors import NotFound
+from .errors import InvalidRequest, NotFound
 from .fields import MAX_PAGE, Sort
 from .ops import AnyOp, Entry, Get, Info, List, Page, Request
 from .store import Store
 
 Plain = collections.Counter[str]
+P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+def plain(value: T) -> T:
+    """The str or int that *value* is by inheritance, such as a StrEnum's member, but a bool stays one."""
+    if isinstance(value, str):
+        return str.__str__(value)  # type: ignore[return-value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)  # type: ignore[return-value]
+    return value
+
+
+def made(kind: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    """An op of *kind*. Ops take exact types alone: *args* that inherit from them are made plain for it."""
+    try:
+        return kind(*args, **kwargs)
+    except InvalidRequest:  # tried first as it is, since it mostly is right
+        pass
+    return kind(*map(plain, args), **kwargs)  # type: ignore[arg-type]
 
 
 class Values(ValuesView[int]):
@@ -40,8 +58,9 @@ class Items(ItemsView[str, int]):
 
     def __contains__(self, item: object) -> bool:
         match item:
-            case (str(name), value):
-                return self._mapping.get(name) == value
+            case (str(name), value) if isinstance(item, tuple):
+                found = self._mapping._find(name)
+                return found is not None and found == value
         return False
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
@@ -73,7 +92,7 @@ class Multiset(Mapping[str, int]):
         Raises:
             NotFound: there is no such counter.
         """
-        entry: Entry = self._only(Get(name), timeout)
+        entry: Entry = self._only(made(Get, name), timeout)
         return entry
 
     def __getitem__(self, name: str) -> int:
@@ -81,13 +100,16 @@ class Multiset(Mapping[str, int]):
         return self.get(name) or 0
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.get(name) is not None
+        return self._find(name) is not None
 
     def __len__(self) -> int:
         if self.store.prefix:
             return sum(1 for _ in self)
         counters: int = self._only(Info()).counters
         return counters
+
+    def __bool__(self) -> bool:
+        return next(self.entries(most=1), None) is not None
 
     def __iter__(self) -> Iterator[str]:
         """The names in order, fetched in pages."""
@@ -133,9 +155,8 @@ class Multiset(Mapping[str, int]):
 
     def most_common(self, n: int | None = None) -> list[tuple[str, int]]:
         """The *n* greatest counters (None: all), the greatest first, equal ones by name."""
-        if n is not None and n < 1:
-            return []
-        found = itertools.islice(self.entries("-value", n), n)
+        entries = self.entries("-value", n)
+        found = entries if n is None else (entry for _, entry in zip(range(n), entries, strict=False))
         return [(entry.name, entry.value) for entry in found]
 
     def total(self) -> int:
@@ -145,6 +166,11 @@ class Multiset(Mapping[str, int]):
     def copy(self) -> Plain:
         """All counts as a plain `collections.Counter`, which nobody shares."""
         return collections.Counter(dict(self.pairs()))
+
+    __copy__ = copy
+
+    def __deepcopy__(self, _memo: object) -> Plain:
+        return self.copy()
 
     def __eq__(self, other: object) -> bool:
         """Whether the counts are equal; with a Counter a missing one is 0, with another mapping it is not."""
@@ -199,11 +225,18 @@ class Multiset(Mapping[str, int]):
     def _only(self, op: AnyOp, timeout: float | None = None, key: str | None = None) -> Any:  # noqa: ANN401
         return self.store.execute(Request([op], idempotency_key=key), timeout).only()
 
+    def _find(self, name: object) -> int | None:
+        """The value of *name*; None if there is no such counter, or it cannot be one's name."""
+        try:
+            return self.get(name) if isinstance(name, str) else None
+        except InvalidRequest:
+            return None
+
     def _with(self, other: object, do: Callable[[Plain, Plain], R]) -> R:
-        plain = other.copy() if isinstance(other, Multiset) else other
-        if not isinstance(plain, collections.Counter):
+        counts = other.copy() if isinstance(other, Multiset) else other
+        if not isinstance(counts, collections.Counter):
             return NotImplemented  # type: ignore[no-any-return]
-        return do(self.copy(), plain)
+        return do(self.copy(), counts)
 
     def _behind(self, other: object, do: Callable[[Plain, Plain], R]) -> R:
         if not isinstance(other, collections.Counter):

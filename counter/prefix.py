@@ -15,7 +15,8 @@ class PrefixStore(Store):
     """A view of *store*: each name that is asked for gets *prefix* in front, each that is told loses it.
 
     The two together are the counter's name, so they share its 250 bytes, and the sentence of an error names
-    both. Everything else is as in *store*, which it shares: `Info` and idempotency keys are of the whole.
+    both. A counter whose name is *prefix* and no more would have none here, and is left out. Everything else
+    is as in *store*, which it shares: `Info` and idempotency keys are of the whole.
 
     Raises:
         InvalidRequest: *prefix* cannot begin a name.
@@ -63,7 +64,8 @@ class PrefixStore(Store):
         if isinstance(result, Entry):
             return self._renamed(result)
         if isinstance(result, Page):
-            return structs.replace(result, counters=[self._renamed(entry) for entry in result.counters])
+            inside = [self._renamed(entry) for entry in result.counters if entry.name != self.prefix]
+            return structs.replace(result, counters=inside)
         return self._without(result) if isinstance(result, Problem) else result
 
     def _renamed(self, entry: Entry) -> Entry:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self, SupportsInt, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import UNSET, UnsetType
 
 from .errors import CounterError, InvalidRequest, NotFound, OutcomeUnknown, VersionMismatch
 from .fields import MAX_OPS, OnBound, TtlMode, check_int
-from .multiset import Multiset
+from .multiset import Multiset, made, plain
 from .ops import AnyOp, Delete, Increment, Problem, Request, Set
 from .prefix import PrefixStore
 from .reading import Reading
@@ -87,7 +87,7 @@ class SharedCounter(Multiset):
             KeyReused: the key was used for something else; nothing changed.
             InvalidRequest: a bad name, number or key.
         """
-        op = Increment(name, _plain(delta), min, max, on_bound, ttl, ttl_mode, if_version)
+        op = made(Increment, name, delta, min, max, on_bound, ttl, ttl_mode, if_version)
         value: int = self._only(op, timeout, idempotency_key).value
         return value
 
@@ -119,7 +119,7 @@ class SharedCounter(Multiset):
             VersionMismatch: *if_version* does not hold; nothing changed.
             LimitExceeded, KeyReused: as for `increment`.
         """
-        op = Set(name, _plain(value), min, max, on_bound, ttl, ttl_mode, if_version)
+        op = made(Set, name, value, min, max, on_bound, ttl, ttl_mode, if_version)
         result: int = self._only(op, timeout, idempotency_key).value
         return result
 
@@ -130,7 +130,7 @@ class SharedCounter(Multiset):
             LimitExceeded: the store is full; nothing changed.
         """
         try:
-            value: int = self._only(Set(name, _plain(default), if_version="absent"), timeout).value
+            value: int = self._only(made(Set, name, default, if_version="absent"), timeout).value
         except VersionMismatch as error:
             if error.current is None:
                 raise
@@ -152,7 +152,7 @@ class SharedCounter(Multiset):
             VersionMismatch: *if_version* does not hold; nothing changed.
             LimitExceeded, KeyReused: of the key, as for `increment`.
         """
-        last: int = self._only(Delete(name, if_version), timeout, idempotency_key).value
+        last: int = self._only(made(Delete, name, if_version), timeout, idempotency_key).value
         return last
 
     @overload
@@ -191,7 +191,7 @@ class SharedCounter(Multiset):
             OutOfBounds, LimitExceeded: one of them is refused; nothing changed.
             KeyReused: as for `increment`.
         """
-        self._add_all(_plain, counts, deltas, timeout, idempotency_key)
+        self._add_all(plain, counts, deltas, timeout, idempotency_key)
 
     def subtract(
         self,
@@ -234,7 +234,7 @@ class SharedCounter(Multiset):
         Raises:
             InvalidRequest: *prefix* cannot begin a name.
         """
-        return SharedCounter(PrefixStore(self.store, prefix))
+        return SharedCounter(PrefixStore(self.store, plain(prefix)))
 
     def close(self) -> None:
         """Give back the connections, which equal URLs of this process share; the next call opens new ones."""
@@ -291,8 +291,8 @@ class SharedCounter(Multiset):
         key: str | None,
     ) -> None:
         """Add what *signed* makes of each count, in one atomic request."""
-        pairs = counts.items() if isinstance(counts, Mapping) else collections.Counter(counts).items()
-        ops: list[AnyOp] = [Increment(name, signed(delta)) for name, delta in (*pairs, *deltas.items())]
+        pairs = (*collections.Counter(counts).items(), *deltas.items())
+        ops: list[AnyOp] = [made(Increment, name, signed(delta)) for name, delta in pairs]
         if ops:
             self.store.execute(Request(ops, idempotency_key=key), timeout).unwrap()
 
@@ -308,12 +308,7 @@ def connect(url: str | None = None) -> SharedCounter:
     return SharedCounter(open_store(url))
 
 
-def _plain(value: SupportsInt) -> int:
-    """An int out of a `Reading`; everything else is left for the op to judge."""
-    return int(value) if isinstance(value, Reading) else value  # type: ignore[return-value]
-
-
 def _negated(value: int) -> int:
-    value = _plain(value)
+    value = plain(value)
     check_int("delta", value)
     return -value
