@@ -19,6 +19,8 @@ from support import COMMAND, ROOT, free_port, start_process, wait_until
 PAGE = ROOT / "docs/servers.md"
 APPS = Path(__file__).with_name("server_apps")
 WORKERS = 4
+REQUESTS = 2000
+"""How many a load has."""
 
 
 class Server(NamedTuple):
@@ -29,7 +31,6 @@ class Server(NamedTuple):
         imports: how many processes import the app; 1 of several: before the fork.
         runs_hooks: whether its fork tells Python, which then calls what `os.register_at_fork` was given.
         end: the signal that asks it to end, with exit code 0.
-        requests: how many a load has.
     """
 
     name: str
@@ -37,7 +38,6 @@ class Server(NamedTuple):
     imports: int = WORKERS
     runs_hooks: bool = True
     end: signal.Signals = signal.SIGTERM
-    requests: int = 2000
 
     @property
     def brings_manager(self):
@@ -62,8 +62,7 @@ SERVERS = [
     Server("granian"),
     Server("flask run", answering=1, imports=1, end=signal.SIGINT),
     Server("app.run, threads", answering=1, imports=1, end=signal.SIGINT),
-    # a fork for each request makes it the slowest by far
-    Server("app.run, processes", answering=None, imports=1, end=signal.SIGINT, requests=400),
+    Server("app.run, processes", answering=None, imports=1, end=signal.SIGINT),
 ]
 """Every server and mode that is promised."""
 

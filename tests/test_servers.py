@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 from http_load import CLIENTS, ask, count_together, running
-from servers import SERVERS, serving, table
+from servers import REQUESTS, SERVERS, serving, table
 from support import wait_until
 
 import counter
@@ -58,17 +58,17 @@ def place(request, server, tmp_path):
     print(f"{request.node.name}: {time.monotonic() - begun:.1f} s")
 
 
-def load(server, url):
+def load(url):
     """What 8 client processes were told: the numbers, the pids of who gave them, whether those ran hooks."""
-    told = count_together(f"{url}/hit", "told", server.requests // CLIENTS)
+    told = count_together(f"{url}/hit", "told", REQUESTS // CLIENTS)
     numbers, pids, hooked = zip(*told, strict=True)
     return sorted(numbers), set(pids), set(hooked)
 
 
 def check(server, numbers, pids):
-    assert numbers == list(range(1, server.requests + 1))
+    assert numbers == list(range(1, REQUESTS + 1))
     if server.answering is None:
-        assert len(pids) == server.requests
+        assert len(pids) == REQUESTS
     else:
         assert min(server.answering, 2) <= len(pids) <= server.answering
 
@@ -76,7 +76,7 @@ def check(server, numbers, pids):
 @pytest.mark.parametrize("server", each(SERVERS, quick={"gunicorn, threads, preloaded", "uWSGI"}))
 def test_a_counter_connected_and_used_at_import_is_exact(server, place):
     with serving(server, "at_import", place.environ) as url:
-        numbers, pids, hooked = load(server, url)
+        numbers, pids, hooked = load(url)
         check(server, numbers, pids)
         assert place.counters["started"] == server.imports
         if server.forks_what_was_imported:
@@ -86,11 +86,11 @@ def test_a_counter_connected_and_used_at_import_is_exact(server, place):
 @pytest.mark.parametrize("server", each(SERVERS, quick={"gunicorn, threads"}))
 def test_a_counter_of_a_factory_is_exact_while_the_manager_is_killed(server, place):
     with serving(server, "factory", place.environ) as url, ThreadPoolExecutor(1) as pool:
-        loaded = pool.submit(load, server, url)
-        wait_until(lambda: loaded.done() or place.counters["page"] >= server.requests // 4)
+        loaded = pool.submit(load, url)
+        wait_until(lambda: loaded.done() or place.counters["page"] >= REQUESTS // 4, 60)
         killed = place.home.holder()
         os.kill(killed, signal.SIGKILL)
-        assert place.counters["page"] < server.requests  # asked of the next one, early in its life
+        assert place.counters["page"] < REQUESTS  # asked of the next one, early in its life
         numbers, pids, _ = loaded.result(100)
         check(server, numbers, pids)
         assert place.home.holder() not in (killed, None)
