@@ -15,8 +15,9 @@ from counter import snapshot
 from counter.disk import Disk
 from counter.home import Home
 from counter.log import Log
-from counter.ops import Entry, Increment, Request
+from counter.ops import Increment, Request
 from counter.recovery import LOG, SNAPSHOT, file_name, numbered
+from counter.results import Entry
 from counter.run import boot_id
 from counter.state import State
 from counter.table import CounterTable

@@ -20,7 +20,8 @@ from .errors import (
     Unsupported,
     VersionMismatch,
 )
-from .ops import Batch, Change, Delete, Entry, Get, Increment, Info, List, Page, Reply, Request, Set
+from .ops import Batch, Delete, Get, Increment, Info, List, Request, Set
+from .results import Change, Entry, Page, Reply
 from .shared_counter import SharedCounter, connect
 from .store import Store, open_store
 

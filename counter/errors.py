@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
-    from .ops import Entry
+    from .results import Entry
 
 
 class CounterError(Exception):

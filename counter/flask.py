@@ -17,8 +17,9 @@ from flask import Flask, Response, current_app, has_app_context, request
 from msgspec import structs
 
 from .errors import CounterError, InvalidRequest, StoreFailure, StoreUnavailable
-from .ops import Reply, Request
+from .ops import Request
 from .problems import MEDIA_TYPE, ProblemDocument, document
+from .results import Reply
 from .settings import SETTINGS
 from .shared_counter import SharedCounter
 from .store import Store, open_store

@@ -15,7 +15,8 @@ from math import floor
 from .errors import InvalidRequest, LimitExceeded, NotFound, OutcomeUnknown, OutOfBounds, StoreUnavailable
 from .extras import extra
 from .fields import MAX_PAGE, check_name
-from .ops import Change, Delete, Entry, Get, List, Page, Request
+from .ops import Delete, Get, List, Request
+from .results import Change, Entry, Page
 from .shared_counter import SharedCounter
 from .store import open_store
 

@@ -18,7 +18,8 @@ import msgspec
 
 from .errors import InvalidRequest
 from .fields import Sort
-from .ops import Entry, List, Page
+from .ops import List
+from .results import Entry, Page
 from .table import CounterTable, S
 
 T = TypeVar("T")

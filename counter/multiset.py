@@ -12,7 +12,8 @@ from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 from .errors import InvalidRequest, NotFound
 from .fields import MAX_PAGE, Sort
-from .ops import AnyOp, Entry, Get, Info, List, Page, Request
+from .ops import AnyOp, Get, Info, List, Request
+from .results import Entry, Page
 from .store import Store
 
 Plain = collections.Counter[str]

@@ -1,4 +1,4 @@
-"""What can be asked of a store, and what it answers: the one vocabulary of every face.
+"""What can be asked of a store: with `results`, the one vocabulary of every face.
 
 Ops are valid from the moment they exist: building one with a bad name or number raises `InvalidRequest`,
 whether a program wrote it or a frame or an HTTP body was decoded into it.
@@ -7,12 +7,11 @@ whether a program wrote it or a frame or an HTTP body was decoded into it.
 from __future__ import annotations
 
 import math
-from datetime import datetime
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from .errors import STORE_ERRORS, CounterError, InvalidRequest
+from .errors import InvalidRequest
 from .fields import (
     INT64_MAX,
     MAX_NAME,
@@ -34,6 +33,7 @@ from .fields import (
     check_name,
 )
 from .information import Information, Limits
+from .results import Change, Entry, Page
 
 CALLER_BYTES = 16
 
@@ -240,66 +240,6 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
         return self.idempotency_key is not None or any(op.mutates for op in self.ops)
 
 
-class Entry(Struct, frozen=True, gc=False):
-    """A counter's record. Times are UTC; *version* is new with each change and never used twice."""
-
-    name: str
-    value: int
-    version: str
-    created_at: datetime
-    updated_at: datetime
-    min: int | None = None
-    max: int | None = None
-    on_bound: OnBound | None = None
-    ttl: int | None = None
-    ttl_mode: TtlMode | None = None
-    expires_at: datetime | None = None
-
-    def expired(self, now: datetime) -> bool:
-        """Whether it is gone at *now*, swept or not."""
-        return self.expires_at is not None and self.expires_at <= now
-
-
-class Change(Entry, frozen=True, gc=False):
-    """An entry after a call, and what the call did; of a `Delete`, the entry as it was."""
-
-    previous: int = 0
-    """The value before; 0 where there was none."""
-    delta: int | None = 0
-    """What was really added; null where a `Set` moved the value by more than an int64 holds."""
-    created: bool = False
-
-
-class Page(Struct, frozen=True):
-    """A page of counters; *next* is the cursor of the page after it, or null."""
-
-    counters: list[Entry]
-    next: str | None
-
-
-class Problem(NamedTuple):
-    """An error as data: what crosses the wire for a `CounterError`.
-
-    A NamedTuple, because a msgspec union holds one untagged Struct and one array-like type besides.
-    """
-
-    code: str
-    detail: str
-    current: Entry | None = None
-    op_index: int | None = None
-
-    @classmethod
-    def of(cls, error: CounterError) -> Problem:
-        """What stands for *error*."""
-        return cls(error.code, error.detail, error.current, error.index)
-
-    def error(self) -> CounterError:
-        """The exception that it stands for."""
-        return STORE_ERRORS.get(self.code, CounterError)(self.detail, self.current, self.op_index)
-
-
-Result = Entry | Change | Page | Information | Limits | Problem | None
-
 RESULT_TYPES: dict[type[Op], Any] = {
     Get: Entry,
     Increment: Change,
@@ -311,40 +251,3 @@ RESULT_TYPES: dict[type[Op], Any] = {
     Report: None,
 }
 """What each op is answered with when it succeeds; None: nothing to tell."""
-
-
-class Reply(NamedTuple):
-    """The answer to a `Request`: one result an op, or the one *problem* for which nothing was done.
-
-    *replayed*: it was given before, under the same idempotency key.
-    """
-
-    results: list[Result]
-    problem: Problem | None = None
-    replayed: bool = False
-
-    @classmethod
-    def refusing(cls, error: CounterError) -> Reply:
-        """The answer to a request for which nothing was done because of *error*."""
-        return cls([], Problem.of(error))
-
-    def unwrap(self) -> list[Result]:
-        """The results.
-
-        Raises:
-            CounterError: the request was refused as a whole.
-        """
-        if self.problem is not None:
-            raise self.problem.error()
-        return self.results
-
-    def only(self) -> Any:  # noqa: ANN401  (RESULT_TYPES tells by the op)
-        """The result of a request with one op.
-
-        Raises:
-            CounterError: the op failed.
-        """
-        (result,) = self.unwrap()
-        if isinstance(result, Problem):
-            raise result.error()
-        return result

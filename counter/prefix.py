@@ -7,7 +7,8 @@ from urllib.parse import quote
 from msgspec import structs
 
 from .fields import check_name
-from .ops import AnyOp, Entry, List, Page, Problem, Reply, Request, Result
+from .ops import AnyOp, List, Request
+from .results import Entry, Page, Problem, Reply, Result
 from .store import Store
 
 

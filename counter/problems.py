@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 
 from .errors import HTTP_PROBLEMS, STORE_ERRORS, CounterError, OutOfBounds, VersionMismatch
-from .ops import Entry
+from .results import Entry
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -12,7 +12,8 @@ from prometheus_client.registry import Collector
 
 from .errors import OutcomeUnknown, StoreUnavailable
 from .fields import MAX_PAGE
-from .ops import AnyOp, Entry, Info, List, Page, Request
+from .ops import AnyOp, Info, List, Request
+from .results import Entry, Page
 from .settings import SETTINGS
 from .shared_counter import SharedCounter
 

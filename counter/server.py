@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable
 from datetime import datetime
 from multiprocessing.managers import BaseManager, Server
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from . import stock
 from .connection import Connection
@@ -34,10 +32,12 @@ from .figures import Figures
 from .handshake import HandshakeFailed
 from .home import Home
 from .information import Information, Limits, ManagerFigures
+from .jobs import Jobs, Question
 from .journal import Journal, NoJournal
 from .listing import Job, count, page
-from .ops import Hello, Info, List, Reply, Report, Request
+from .ops import Hello, Info, List, Report, Request
 from .pickles import looks_like_pickle
+from .results import Reply
 from .run import Run
 from .settings import VERSION, ManagerOptions
 from .state import State
@@ -54,14 +54,6 @@ SWEEP_SECONDS = 1.0
 _DRAIN_SECONDS = 2.0
 
 logger = logging.getLogger("counter.manager")
-
-
-class Question(NamedTuple):
-    """What one frame asks, and how its reply becomes the payload of an answer."""
-
-    connection: Connection
-    work: stock.Work
-    seal: Callable[[Reply], bytes]
 
 
 class Asked(NamedTuple):
@@ -115,7 +107,7 @@ class ManagerServer(Server):
         self._figures = Figures()
         door = Door(home, home.bind(), shared=options.group is not None)
         self._connections = Connections(door, self._run.ticks, self._figures.leave)
-        self._jobs: deque[tuple[Question, Job[Any]]] = deque()
+        self._jobs = Jobs(self._connections, self._run.ticks)
         self._swept = 0.0
         self._syncs = options.durability == "always"  # a commit takes as long as the disk
         self._greeting = False  # somebody is being let in, and goes on at once
@@ -159,7 +151,7 @@ class ManagerServer(Server):
         if self._connections.ready or sweep:
             self._turn(ticks)
         if self._jobs:
-            self._slices(self._run.ticks() + SLICES_SECONDS)
+            self._jobs.run(self._run.ticks() + SLICES_SECONDS)
         self._connections.tidy()
 
     def _busy(self) -> bool:
@@ -209,9 +201,9 @@ class ManagerServer(Server):
                     sealed = turn.execute(work, self._run.ticks(), question.seal)
                     answers.append(Asked(question, work, sealed))
                 else:
-                    self._begin(question, work(self._table, self._run.now()))
+                    self._jobs.begin(question, work(self._table, self._run.now()))
             except Exception:  # noqa: BLE001  whatever a peer sends must not end the loop
-                self._give_up(connection)
+                self._jobs.give_up(connection)
             if self._run.ticks() >= until:
                 break
 
@@ -225,30 +217,6 @@ class ManagerServer(Server):
                 else:
                     sealed = turn.execute(request, ticks, seal)
                 self._connections.send(question.connection, sealed)
-
-    # Jobs
-
-    def _begin(self, question: Question, job: Job[Any]) -> None:
-        question.connection.working = True
-        self._jobs.append((question, job))
-        self._connections.go_on(question.connection)
-
-    def _slices(self, until: float) -> None:
-        """Go on with the jobs in turn, a slice each."""
-        while self._jobs and self._run.ticks() < until:
-            question, job = self._jobs.popleft()
-            if question.connection.closed or question.connection.abandoned:
-                self._connections.close(question.connection)
-                continue
-            try:
-                if (sealed := _slice(question, job)) is None:
-                    self._jobs.append((question, job))
-                    continue
-            except Exception:  # noqa: BLE001  as in a turn
-                self._give_up(question.connection)
-                continue
-            question.connection.working = False
-            self._connections.send(question.connection, sealed)
 
     # Frames
 
@@ -312,10 +280,6 @@ class ManagerServer(Server):
             self._connections.send(connection, answer)
         self._connections.go_on(connection)
 
-    def _give_up(self, connection: Connection) -> None:
-        logger.exception("closing a connection after an internal error")
-        self._connections.close(connection)
-
     def _information(self, table: CounterTable[bytes], now: datetime) -> Job[Information]:
         options = self._options
         counters = yield from count(table, now)
@@ -332,19 +296,3 @@ class ManagerServer(Server):
             self._journal.figures(),
             self._figures.workers(),
         )
-
-
-def _slice(question: Question, job: Job[Any]) -> bytes | None:
-    """Run *job* for one slice; its sealed answer, once it has one."""
-    try:
-        next(job)
-    except StopIteration as end:
-        reply = Reply([end.value])
-    except CounterError as error:
-        reply = Reply.refusing(error)
-    else:
-        return None
-    try:
-        return question.seal(reply)
-    except CounterError as error:
-        return question.seal(Reply.refusing(error))

@@ -12,9 +12,10 @@ from msgspec import UNSET, UnsetType
 from .errors import CounterError, InvalidRequest, NotFound, OutcomeUnknown, VersionMismatch
 from .fields import MAX_OPS, OnBound, TtlMode, check_int
 from .multiset import Multiset, made, plain
-from .ops import AnyOp, Delete, Increment, Problem, Request, Set
+from .ops import AnyOp, Delete, Increment, Request, Set
 from .prefix import PrefixStore
 from .reading import Reading
+from .results import Problem
 from .store import open_store
 
 T = TypeVar("T")

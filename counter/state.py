@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from .ops import Entry
+from .results import Entry
 
 S = TypeVar("S")
 OUTCOME_ENTRIES = 1000

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from .errors import CounterError, InvalidRequest, LimitExceeded, NotFound, builtin_of
 from .listing import Job, count, everything
-from .ops import AnyOp, Delete, Entry, Get, Increment, Problem, Reply, Request, Set
+from .ops import AnyOp, Delete, Get, Increment, Request, Set
 from .pickles import PickleRefused, dumps, loads
+from .results import Entry, Problem, Reply
 from .table import CounterTable
 from .wire import MAX_REPLY
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from .errors import InvalidRequest
-from .ops import Reply, Request
+from .ops import Request
+from .results import Reply
 
 STORES = {
     "counter": "counter.stores.manager:ManagerStore",

@@ -23,7 +23,8 @@ from msgspec.structs import force_setattr
 from .errors import CounterError, InvalidRequest, KeyReused, LimitExceeded, OutcomeUnknown
 from .keys import Asked, Keys, KeysOverlay
 from .names import SortedNames
-from .ops import CounterOp, Entry, Problem, Reply, Request, Result
+from .ops import CounterOp, Request
+from .results import Entry, Problem, Reply, Result
 from .schedule import Schedule
 from .state import Caller, Keyed, Outcome, State
 from .transition import transition

@@ -9,7 +9,8 @@ from msgspec import UNSET, UnsetType
 
 from .errors import InvalidRequest, NotFound, OutOfBounds, VersionMismatch
 from .fields import INT64_MAX, INT64_MIN, OnBound, TtlMode
-from .ops import Change, CounterOp, Delete, Entry, Get, Increment, Set
+from .ops import CounterOp, Delete, Get, Increment, Set
+from .results import Change, Entry
 
 T = TypeVar("T")
 

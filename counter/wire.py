@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from .errors import InvalidRequest, LimitExceeded
-from .ops import RESULT_TYPES, AnyOp, Problem, Reply, Request
+from .ops import RESULT_TYPES, AnyOp, Request
+from .results import Problem, Reply
 
 MAX_REPLY = 4 * 1024 * 1024
 """Largest answer, in bytes."""

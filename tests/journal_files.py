@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from counter.ops import Entry
 from counter.records import FileFormat
+from counter.results import Entry
 from counter.state import Outcome
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)

@@ -24,7 +24,8 @@ from simulation_oracle import Oracle, Violation
 
 from counter import journal, log, recovery
 from counter.errors import CounterError, StoreUnavailable
-from counter.ops import Delete, Get, Increment, Reply, Request, Set
+from counter.ops import Delete, Get, Increment, Request, Set
+from counter.results import Reply
 from counter.table import CounterTable
 from counter.wire import as_replayed, decode_reply, decode_request, encode_reply, encode_request
 

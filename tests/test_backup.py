@@ -15,8 +15,8 @@ from counter.disk import Disk
 from counter.folder import AlreadyRunning
 from counter.home import Home
 from counter.journal import Journal
-from counter.ops import Entry
 from counter.recovery import Damaged
+from counter.results import Entry
 from counter.run import Run
 from counter.state import Outcome
 

@@ -20,7 +20,7 @@ from counter.cli import COMMANDS, main
 from counter.errors import STORE_ERRORS
 from counter.fields import INT64_MAX, INT64_MIN
 from counter.information import Information
-from counter.ops import Problem, Reply
+from counter.results import Problem, Reply
 from counter.store import Store
 
 FULL = Path("/dev/full")

@@ -9,7 +9,7 @@ import pytest
 import counter
 from counter import errors
 from counter.errors import HTTP_PROBLEMS, STORE_ERRORS, CounterError, builtin_of
-from counter.ops import Entry, Problem
+from counter.results import Entry, Problem
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 ENTRY = Entry("a", 5, "run.1", NOON, NOON, max=5)

@@ -24,7 +24,7 @@ from counter.errors import (
     StoreUnavailable,
 )
 from counter.flask import AppStore, FlaskCounter
-from counter.ops import Problem, Reply
+from counter.results import Problem, Reply
 from counter.store import Store
 from counter.stores.memory import MemoryStore
 from counter.web import api_blueprint, create_app

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from counter import keys
 from counter.errors import InvalidRequest, JournalFull, KeyReused, LimitExceeded
 from counter.keys import OVERHEAD, Asked, Keys
-from counter.ops import Delete, Get, Increment, List, Problem, Reply, Request, Set
+from counter.ops import Delete, Get, Increment, List, Request, Set
+from counter.results import Problem, Reply
 from counter.state import Keyed, State
 from counter.table import CounterTable
 from counter.wire import as_replayed, decode_reply, decode_request, encode_reply

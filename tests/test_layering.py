@@ -13,11 +13,11 @@ PACKAGE = ROOT / "counter"
 
 ORDER = """
 errors settings folder home extras
-fields information ops transition run schedule names state keys table listing
+fields information results ops transition run schedule names state keys table listing
 strict_json wire pickles handshake
 logs link notify disk records recovery log snapshot keeper journal backup
 store prefix stores stores.memory stores.manager
-connection door connections figures stock server manager
+connection door connections figures stock jobs server manager
 reading multiset shared_counter counter
 limits prometheus
 problems flask pytest_plugin
@@ -40,10 +40,10 @@ CLIENT_SIDE = {
     *("limits", "prometheus", "problems", "flask", "pytest_plugin"),
 }
 JOURNAL = {"disk", "records", "recovery", "log", "snapshot", "keeper", "journal", "backup"}
-MANAGER_SIDE = {"connection", "door", "connections", "figures", "stock", "server", "manager"} | JOURNAL
+MANAGER_SIDE = {"connection", "door", "connections", "figures", "stock", "jobs", "server", "manager"} | JOURNAL
 RULE_AND_TABLE = {"transition", "schedule", "names", "state", "keys", "table", "listing"}
 
-PURE = {"errors", "fields", "information", "ops"} | RULE_AND_TABLE
+PURE = {"errors", "fields", "information", "results", "ops"} | RULE_AND_TABLE
 PURE_IMPORTS = {
     "base64",
     "bisect",

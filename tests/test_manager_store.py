@@ -22,7 +22,8 @@ from counter.errors import InvalidRequest, LimitExceeded, OutcomeUnknown, StoreU
 from counter.handshake import ServerHandshake
 from counter.home import Home
 from counter.information import Limits
-from counter.ops import Change, Delete, Get, Hello, Increment, Info, List, Reply, Request, Set
+from counter.ops import Delete, Get, Hello, Increment, Info, List, Request, Set
+from counter.results import Change, Reply
 from counter.store import StoreUrl
 from counter.stores import manager as manager_module
 from counter.stores.manager import ManagerStore

@@ -17,8 +17,9 @@ from counter import snapshot
 from counter.errors import JournalFull
 from counter.fields import INT64_MAX, INT64_MIN
 from counter.journal import Journal
-from counter.ops import Delete, Get, Increment, Problem, Request, Set
+from counter.ops import Delete, Get, Increment, Request, Set
 from counter.recovery import recover
+from counter.results import Problem
 from counter.table import CounterTable
 from counter.wire import as_replayed, decode_reply, encode_reply
 

@@ -26,7 +26,7 @@ from counter.cli.lines import Line
 from counter.disk import DiskFile
 from counter.errors import STORE_ERRORS, LimitExceeded, OutcomeUnknown, StoreUnavailable
 from counter.fields import INT64_MAX, INT64_MIN, MAX_TTL
-from counter.ops import Problem, Reply
+from counter.results import Problem, Reply
 from counter.store import Store
 
 NOW = datetime.now(UTC)

@@ -28,7 +28,7 @@ from counter import (
     connect,
     open_store,
 )
-from counter.ops import Problem
+from counter.results import Problem
 
 
 @pytest.fixture

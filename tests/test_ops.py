@@ -21,12 +21,11 @@ from counter.ops import (
     Increment,
     Info,
     List,
-    Problem,
-    Reply,
     Report,
     Request,
     Set,
 )
+from counter.results import Problem, Reply
 
 GOOD_NAMES = {
     "one byte": "a",

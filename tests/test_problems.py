@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from counter.errors import HTTP_PROBLEMS, STORE_ERRORS, NotFound, OutOfBounds, VersionMismatch
-from counter.ops import Entry
 from counter.problems import ADVICE, HttpError, document, meaning
+from counter.results import Entry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ENTRY = Entry("a", 1, "r.1", NOW, NOW)

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counter.ops import Entry
+from counter.results import Entry
 from counter.state import OUTCOME_ENTRIES, Caller, Keyed, Outcome, State
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)

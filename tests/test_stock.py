@@ -11,7 +11,8 @@ from msgspec import structs
 from counter import stock
 from counter.errors import CounterError, InvalidRequest, JournalFull, LimitExceeded, OutcomeUnknown
 from counter.fields import INT64_MAX, INT64_MIN
-from counter.ops import Problem, Reply, Request, Set
+from counter.ops import Request, Set
+from counter.results import Problem, Reply
 from counter.run import Run
 from counter.table import CounterTable
 from counter.wire import MAX_REPLY

@@ -28,7 +28,7 @@ from counter import (
     VersionMismatch,
 )
 from counter.fields import INT64_MAX, INT64_MIN, MAX_TTL
-from counter.ops import Change, Page, Problem
+from counter.results import Change, Page, Problem
 from counter.run import Run
 from counter.stores.memory import MemoryStore
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from counter import keys
 from counter import table as table_module
 from counter.errors import CounterError, InvalidRequest, JournalFull, LimitExceeded, OutcomeUnknown
-from counter.ops import Delete, Entry, Get, Increment, List, Problem, Reply, Request, Set
+from counter.ops import Delete, Get, Increment, List, Request, Set
+from counter.results import Entry, Problem, Reply
 from counter.state import Outcome, State
 from counter.table import CALLER_OVERHEAD, LONGEST_DEADLINE, SWEEP, CounterTable
 

@@ -10,7 +10,8 @@ from msgspec.structs import asdict
 
 from counter.errors import CounterError, InvalidRequest, NotFound, OutOfBounds, VersionMismatch
 from counter.fields import INT64_MAX, INT64_MIN, MAX_TTL
-from counter.ops import Change, Delete, Entry, Get, Increment, Set
+from counter.ops import Delete, Get, Increment, Set
+from counter.results import Change, Entry
 from counter.transition import transition
 
 THEN = datetime(2030, 1, 1, 12, tzinfo=UTC)

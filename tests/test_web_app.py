@@ -22,7 +22,8 @@ from counter.errors import (
     StoreUnavailable,
     Unsupported,
 )
-from counter.ops import Info, Problem, Reply
+from counter.ops import Info
+from counter.results import Problem, Reply
 from counter.store import Store, open_store
 from counter.stores.memory import MemoryStore
 from counter.web import api_blueprint, create_app

@@ -5,7 +5,7 @@ import pytest
 from web_client import Api
 
 from counter.fields import INT64_MAX, INT64_MIN
-from counter.ops import Change, Entry, Page
+from counter.results import Change, Entry, Page
 
 LONGEST = "é" * 125
 NAMES = [

@@ -11,23 +11,8 @@ from hypothesis import strategies as st
 from counter.errors import InvalidRequest, LimitExceeded, NotFound, OutOfBounds, VersionMismatch
 from counter.fields import INT64_MAX, INT64_MIN
 from counter.information import Information, Limits, ManagerFigures, WorkerFigures
-from counter.ops import (
-    RESULT_TYPES,
-    Change,
-    Delete,
-    Entry,
-    Get,
-    Hello,
-    Increment,
-    Info,
-    List,
-    Page,
-    Problem,
-    Reply,
-    Report,
-    Request,
-    Set,
-)
+from counter.ops import RESULT_TYPES, Delete, Get, Hello, Increment, Info, List, Report, Request, Set
+from counter.results import Change, Entry, Page, Problem, Reply
 from counter.wire import (
     MAX_REPLY,
     FrameRefused,

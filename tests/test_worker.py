@@ -8,7 +8,8 @@ import pytest
 
 from counter import InvalidRequest, OutcomeUnknown, StoreUnavailable
 from counter.information import Information, Limits
-from counter.ops import Reply, Report
+from counter.ops import Report
+from counter.results import Reply
 from counter.worker import Meter, Worker, load_app, parse_app
 
 APPS = """

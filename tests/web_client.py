@@ -5,7 +5,8 @@ import json
 from functools import cache
 from urllib.parse import unquote_to_bytes
 
-from counter.ops import Change, List, Request, Set
+from counter.ops import List, Request, Set
+from counter.results import Change
 from counter.store import Store
 from counter.stores.memory import MemoryStore
 from counter.web import create_app

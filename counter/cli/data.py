@@ -9,7 +9,8 @@ from typing import Any, get_args
 import click
 
 from ..fields import MAX_PAGE, OnBound, Sort, TtlMode
-from ..ops import Delete, Get, Increment, Info, List, Page, Set
+from ..ops import Delete, Get, Increment, Info, List, Set
+from ..results import Page
 from . import output
 from .client import Client, Command, data_command
 

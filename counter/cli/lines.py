@@ -20,7 +20,8 @@ import msgspec
 from .. import strict_json
 from ..errors import InvalidRequest
 from ..fields import MAX_TTL, Int64, Name, OnBound, Ttl, TtlMode
-from ..ops import Entry, Set
+from ..ops import Set
+from ..results import Entry
 
 MAX_LINE = 64 * 1024
 """Longest line, in bytes; the longest name and all fields need a tenth of it."""

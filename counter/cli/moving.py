@@ -25,7 +25,8 @@ import msgspec
 from ..disk import Disk
 from ..errors import CounterError, NotFound, OutcomeUnknown, StoreUnavailable
 from ..fields import MAX_PAGE
-from ..ops import AnyOp, Entry, Get, Info, List, Page, Problem, Request
+from ..ops import AnyOp, Get, Info, List, Request
+from ..results import Entry, Page, Problem
 from . import output
 from .client import Client, data_command
 from .lines import Line, check, read

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from ..errors import OutcomeUnknown
-from ..ops import Entry
+from ..results import Entry
 
 
 class Unwritten(click.ClickException):

@@ -31,7 +31,8 @@ from ..errors import InvalidRequest, LimitExceeded, OutcomeUnknown, StoreUnavail
 from ..handshake import ClientHandshake, HandshakeFailed
 from ..home import Home, default_home
 from ..information import Limits
-from ..ops import CALLER_BYTES, Hello, Reply, Request
+from ..ops import CALLER_BYTES, Hello, Request
+from ..results import Reply
 from ..settings import SETTINGS, VERSION, number
 from ..store import Store, StoreUrl
 from ..wire import Frames, decode_reply, encode_request, frame

@@ -7,7 +7,8 @@ import threading
 from ..errors import CounterError, InvalidRequest
 from ..information import Information, Limits
 from ..listing import Job, T, count, page
-from ..ops import Hello, Info, List, Reply, Report, Request, Result
+from ..ops import Hello, Info, List, Report, Request
+from ..results import Reply, Result
 from ..run import Run
 from ..settings import VERSION, number
 from ..store import Store, StoreUrl

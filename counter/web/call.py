@@ -12,8 +12,9 @@ import msgspec
 from .. import strict_json
 from ..errors import InvalidRequest, VersionMismatch
 from ..fields import OnBound, Sort, TtlMode
-from ..ops import AnyOp, CounterOp, Problem, Reply, Request, Result
+from ..ops import AnyOp, CounterOp, Request
 from ..problems import HttpError
+from ..results import Problem, Reply, Result
 from .body import read_body
 from .config import Api
 from .security import DATA_POLICY, SAFE_METHODS

@@ -10,7 +10,7 @@ import re
 from typing import NamedTuple
 
 from ..errors import InvalidRequest, VersionMismatch
-from ..ops import Entry
+from ..results import Entry
 from .call import Call
 
 NEVER = "*"

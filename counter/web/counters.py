@@ -12,8 +12,9 @@ from werkzeug.http import parse_accept_header
 
 from ..errors import CounterError, InvalidRequest, NotFound, OutcomeUnknown, StoreUnavailable
 from ..fields import INT64_MIN, check_name
-from ..ops import Batch, Change, CounterOp, Delete, Entry, Get, Increment, List, Problem, Set
+from ..ops import Batch, CounterOp, Delete, Get, Increment, List, Set
 from ..problems import document
+from ..results import Change, Entry, Problem
 from .call import JSON, Answer, Call, Handler, build, by_method, integer, json_answer
 from .conditions import etag, if_versions, is_unchanged
 

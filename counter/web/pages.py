@@ -12,8 +12,9 @@ from flask import render_template
 from markupsafe import Markup
 
 from ..errors import CounterError
-from ..ops import Entry, List
+from ..ops import List
 from ..problems import HttpError, meaning
+from ..results import Entry
 from .call import Answer, Call, by_method
 from .security import PAGE_POLICY
 

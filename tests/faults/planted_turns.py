@@ -8,7 +8,8 @@ from counter import table
 from counter.connections import Connections
 from counter.journal import Journal
 from counter.keys import KeysOverlay
-from counter.ops import Increment, Reply, Request
+from counter.ops import Increment, Request
+from counter.results import Reply
 from counter.server import ManagerServer
 from counter.table import Turn
 from counter.wire import decode_reply, encode_reply

@@ -15,9 +15,9 @@ from counter import journal, snapshot
 from counter.disk import Disk, DiskFile
 from counter.journal import Journal
 from counter.log import Log
-from counter.ops import Entry
 from counter.records import HEADER_BYTES
 from counter.recovery import LOG, SNAPSHOT, UNFINISHED, Damaged, file_name, recover
+from counter.results import Entry
 from counter.state import Outcome, State
 
 BOOT, NEXT_BOOT = b"the boot this is", b"a boot after it."
