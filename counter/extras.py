@@ -22,5 +22,5 @@ def extra(name: str, needed_by: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name != name:  # something else is missing, inside of it
             raise
-        advice = f"{needed_by} needs the package {name}: pip install 'counterd[{name}]'"
+        advice = f"{needed_by} needs the package {name}, the extra counterd[{name}]: pip install {name}"
         raise ImportError(advice, name=name) from error

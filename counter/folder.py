@@ -140,6 +140,9 @@ class LockedFolder:
             raise StoreUnavailable(f"{self.path} is {what}") from exc
 
 
+_DENIED = "permission denied; choose another with --home or COUNTER_HOME, or have its owner use --group"
+
+
 @contextlib.contextmanager
 def told(what: str, missing: str | None = None, hints: bool = True) -> Iterator[None]:
     """Raise an error of the system as ours, with a sentence that begins with *what* failed.
@@ -154,7 +157,7 @@ def told(what: str, missing: str | None = None, hints: bool = True) -> Iterator[
         reasons = {
             errno.ENOENT: missing,
             errno.ELOOP: "it is a symbolic link",
-            errno.EACCES: "permission denied; its owner can let a group in with --group" if hints else None,
+            errno.EACCES: _DENIED if hints else None,
             errno.EPERM: "not permitted; only a member of a group can open a folder to it" if hints else None,
         }
         raise StoreUnavailable(f"{what}: {reasons.get(exc.errno or 0) or exc.strerror or exc}") from exc

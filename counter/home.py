@@ -12,6 +12,7 @@ import grp
 import os
 import pwd
 import secrets
+import shlex
 import socket
 import stat
 import struct
@@ -63,7 +64,7 @@ class Home(LockedFolder):
                     os.fchown(folder, -1, gid)
                     os.fchmod(folder, 0o750)
                 elif found.st_mode & 0o077:
-                    fix = f"`chmod 700 {self.path}`, or let a group in with --group"
+                    fix = f"`chmod 700 {shlex.quote(str(self.path))}`, or let a group in with --group"
                     raise StoreUnavailable(f"{self.path} is open to other users ({_mode(found)}): {fix}")
 
     def read_key(self) -> bytes:

@@ -59,7 +59,8 @@ class CounterStorage(Storage, SlidingWindowCounterSupport, TimestampedSlidingWin
         """Take the store at *uri*, as `counter.open_store` does; nothing is opened yet.
 
         Args:
-            uri: `counter://`, `counter:///srv/shop?timeout=2`, or the URL of any other store.
+            uri: `counter:///srv/shop?timeout=2`, or the URL of any other store; `counter://`, as it is, means
+                COUNTER_URL, else the manager in its usual home.
             wrap_exceptions: raise the store's failures as `limits.errors.StorageError`.
             options: none; they go into *uri*.
 
@@ -72,7 +73,8 @@ class CounterStorage(Storage, SlidingWindowCounterSupport, TimestampedSlidingWin
                 f"this storage has no option {unknown}: options go into the URL, as in counter://?timeout=2"
             )
         super().__init__(uri, wrap_exceptions)
-        self._counters = SharedCounter(open_store(uri))
+        # Flask-Limiter takes no storage without a URL, so the shortest one means what `connect()` means.
+        self._counters = SharedCounter(open_store(None if uri == "counter://" else uri))
         self._store = self._counters.store
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
-from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 
 from .errors import InvalidRequest, NotFound
 from .fields import MAX_PAGE, Sort
@@ -72,6 +72,8 @@ class Multiset(Mapping[str, int]):
     """The counters of *store*; what operators make of them are plain Counters, which nobody shares."""
 
     def __init__(self, store: Store) -> None:
+        if not isinstance(store, Store):
+            raise TypeError("a SharedCounter is made of a store: counter.connect() opens one")
         self.store = store
 
     @overload
@@ -251,4 +253,5 @@ class Multiset(Mapping[str, int]):
             "use update() to add, subtract() to subtract, or an operator such as + on a copy()"
         )
 
-    __iadd__ = __isub__ = __ior__ = __iand__ = _in_place
+    if not TYPE_CHECKING:  # so that checkers see the plain Counter that would get into the variable
+        __iadd__ = __isub__ = __ior__ = __iand__ = _in_place

@@ -96,7 +96,7 @@ class StoreUrl(NamedTuple):
         """
         unknown = sorted(set(self.options) - set(known))
         if unknown:
-            knows = ", ".join(known) or "none"
+            knows = ", ".join((*known, "prefix"))
             raise InvalidRequest(f"{self.scheme}:// has no option {unknown[0]!r} (it has: {knows})")
 
 
@@ -113,6 +113,8 @@ def open_store(url: str | None = None) -> Store:
         InvalidRequest: no store's URL.
     """
     url = url if url is not None else os.environ.get("COUNTER_URL") or "counter://"
+    if not isinstance(url, str):
+        raise InvalidRequest(f"a store's URL is a str such as counter:///srv/shop, not {type(url).__name__}")
     store = _open.get(url)
     if store is None:  # no lock, which a fork or a signal's handler could find held for ever
         store = _open.setdefault(url, _make(StoreUrl.parse(url)))

@@ -40,7 +40,16 @@ CLIENT_SIDE = {
     *("limits", "prometheus", "problems", "flask", "pytest_plugin"),
 }
 JOURNAL = {"disk", "records", "recovery", "log", "snapshot", "keeper", "journal", "backup"}
-MANAGER_SIDE = {"connection", "door", "connections", "figures", "stock", "jobs", "server", "manager"} | JOURNAL
+MANAGER_SIDE = {
+    "connection",
+    "door",
+    "connections",
+    "figures",
+    "stock",
+    "jobs",
+    "server",
+    "manager",
+} | JOURNAL
 RULE_AND_TABLE = {"transition", "schedule", "names", "state", "keys", "table", "listing"}
 
 PURE = {"errors", "fields", "information", "results", "ops"} | RULE_AND_TABLE

@@ -420,3 +420,10 @@ def test_check_asks_for_a_second_at_most():
     store = Recorder()
     assert limiter_at(store).storage.check() is True
     assert [timeout for _request, timeout in store.requests] == [1.0]
+
+
+def test_the_shortest_url_means_what_connect_means(monkeypatch):
+    url = f"memory://{uuid.uuid4()}"
+    monkeypatch.setenv("COUNTER_URL", url)
+    storage_from_string("counter://").incr("key", 60)
+    assert dict(connect(url)) == {f"{PREFIX}fixed:key": 1}

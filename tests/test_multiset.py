@@ -348,3 +348,8 @@ def test_adding_in_place_is_sent_as_added_through_one_object_alone(counters):
     reading += 1
     counters["ax"] = reading  # by another name, and so a plain number
     assert view["x"] == 2
+
+
+def test_it_is_made_of_a_store_and_of_nothing_else():
+    with pytest.raises(TypeError, match=r"counter\.connect\(\) opens one"):
+        SharedCounter(["a", "b"])
