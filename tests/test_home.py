@@ -360,7 +360,7 @@ def test_other_users_are_told_that_they_may_not_read_the_key(open_folder: Path) 
     home.ensure_key()
     answer = in_fork(home.read_key, uid=NOBODY)
     assert answer.startswith("StoreUnavailable")
-    assert "permission denied; its owner can let a group in with --group" in answer
+    assert "permission denied; choose another with --home or COUNTER_HOME, or have its owner" in answer
 
 
 def test_an_interrupted_first_start_leaves_no_half_key(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,16 +40,8 @@ CLIENT_SIDE = {
     *("limits", "prometheus", "problems", "flask", "pytest_plugin"),
 }
 JOURNAL = {"disk", "records", "recovery", "log", "snapshot", "keeper", "journal", "backup"}
-MANAGER_SIDE = {
-    "connection",
-    "door",
-    "connections",
-    "figures",
-    "stock",
-    "jobs",
-    "server",
-    "manager",
-} | JOURNAL
+LOOP = {"connection", "door", "connections", "figures", "stock", "jobs", "server", "manager"}
+MANAGER_SIDE = LOOP | JOURNAL
 RULE_AND_TABLE = {"transition", "schedule", "names", "state", "keys", "table", "listing"}
 
 PURE = {"errors", "fields", "information", "results", "ops"} | RULE_AND_TABLE

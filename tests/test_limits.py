@@ -426,4 +426,4 @@ def test_the_shortest_url_means_what_connect_means(monkeypatch):
     url = f"memory://{uuid.uuid4()}"
     monkeypatch.setenv("COUNTER_URL", url)
     storage_from_string("counter://").incr("key", 60)
-    assert dict(connect(url)) == {f"{PREFIX}fixed:key": 1}
+    assert dict(counter.connect(url)) == {"LIMITS:fixed:key": 1}
