@@ -14,7 +14,7 @@ from math import floor
 
 from .errors import InvalidRequest, LimitExceeded, NotFound, OutcomeUnknown, OutOfBounds, StoreUnavailable
 from .extras import extra
-from .fields import MAX_PAGE, check_name
+from .fields import INT64_MAX, MAX_PAGE, check_name
 from .ops import Delete, Get, List, Request
 from .results import Change, Entry, Page
 from .shared_counter import SharedCounter
@@ -65,7 +65,7 @@ class CounterStorage(Storage, SlidingWindowCounterSupport, TimestampedSlidingWin
             options: none; they go into *uri*.
 
         Raises:
-            InvalidRequest: no store's URL, or there are *options*.
+            InvalidRequest: no store's URL, one with too long a prefix, or there are *options*.
         """
         if options:
             unknown = ", ".join(options)
@@ -76,6 +76,7 @@ class CounterStorage(Storage, SlidingWindowCounterSupport, TimestampedSlidingWin
         # Flask-Limiter takes no storage without a URL, so the shortest one means what `connect()` means.
         self._counters = SharedCounter(open_store(None if uri == "counter://" else uri))
         self._store = self._counters.store
+        check_name(self._store.prefix + f"{PREFIX}sliding#{'0' * 64}")  # the longest that every key has
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
@@ -135,7 +136,7 @@ class CounterStorage(Storage, SlidingWindowCounterSupport, TimestampedSlidingWin
         previous, current = self._windows(key, expiry, now)
         weight = floor(self._counters.get(previous, 0) * _remaining(expiry, now) / expiry)
         try:
-            self._counters.increment(current, amount, max=limit - weight, ttl=2 * expiry)
+            self._counters.increment(current, amount, max=min(limit - weight, INT64_MAX), ttl=2 * expiry)
         except OutOfBounds:
             return False
         return True

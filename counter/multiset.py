@@ -7,6 +7,7 @@ an operator would change in place cannot be one step for everybody, and is refus
 from __future__ import annotations
 
 import collections
+import operator
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, overload
 
@@ -118,16 +119,19 @@ class Multiset(Mapping[str, int]):
         """The names in order, fetched in pages."""
         return (entry.name for entry in self.entries())
 
-    def entries(self, sort: Sort = "name", most: int | None = None) -> Iterator[Entry]:
+    def entries(
+        self, sort: Sort = "name", most: int | None = None, *, timeout: float | None = None
+    ) -> Iterator[Entry]:
         """All that is known of each counter, in the order of *sort*, fetched in pages.
 
         Args:
             sort: "name", "-value" (the greatest first) or "-updated" (the latest change first).
             most: how many are wanted, if not all: no page is longer.
+            timeout: seconds, for each page.
         """
-        limit, cursor = MAX_PAGE if most is None else max(1, min(most, MAX_PAGE)), None
+        limit, cursor = MAX_PAGE if most is None else max(1, min(operator.index(most), MAX_PAGE)), None
         while True:
-            page: Page = self._only(List(sort=sort, limit=limit, cursor=cursor))
+            page: Page = self._only(List(sort=sort, limit=limit, cursor=cursor), timeout)
             yield from page.counters
             if page.next is None:
                 return
@@ -226,7 +230,7 @@ class Multiset(Mapping[str, int]):
         return -self.copy()
 
     def _only(self, op: AnyOp, timeout: float | None = None, key: str | None = None) -> Any:  # noqa: ANN401
-        return self.store.execute(Request([op], idempotency_key=key), timeout).only()
+        return self.store.execute(Request([op], idempotency_key=plain(key)), timeout).only()
 
     def _find(self, name: object) -> int | None:
         """The value of *name*; None if there is no such counter, or it cannot be one's name."""

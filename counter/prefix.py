@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from msgspec import structs
 
+from .errors import InvalidRequest
 from .fields import check_name
 from .ops import AnyOp, List, Request
 from .results import Entry, Page, Problem, Reply, Result
@@ -44,8 +45,9 @@ class PrefixStore(Store):
 
     def execute(self, request: Request, timeout: float | None = None) -> Reply:
         """As every store does."""
-        inside = structs.replace(request, ops=[self._put_in_front(op) for op in request.ops])
-        reply = self._base.execute(inside, timeout)
+        several = len(request.ops) > 1
+        ops = [self._put_in_front(op, index if several else None) for index, op in enumerate(request.ops)]
+        reply = self._base.execute(structs.replace(request, ops=ops), timeout)
         problem = reply.problem and self._without(reply.problem)
         return Reply([self._strip(result) for result in reply.results], problem, reply.replayed)
 
@@ -56,10 +58,13 @@ class PrefixStore(Store):
     def __repr__(self) -> str:
         return self.url or f"{self._base!r} from {self.prefix!r}"
 
-    def _put_in_front(self, op: AnyOp) -> AnyOp:
-        if isinstance(op, List):
-            return structs.replace(op, prefix=self.prefix + op.prefix)
-        return structs.replace(op, name=self.prefix + op.name) if op.on_counter else op  # type: ignore[union-attr]
+    def _put_in_front(self, op: AnyOp, index: int | None) -> AnyOp:
+        try:
+            if isinstance(op, List):
+                return structs.replace(op, prefix=self.prefix + op.prefix)
+            return structs.replace(op, name=self.prefix + op.name) if op.on_counter else op  # type: ignore[union-attr]
+        except InvalidRequest as error:
+            raise InvalidRequest(f"with the prefix {self.prefix!r}: {error.detail}", index=index) from None
 
     def _strip(self, result: Result) -> Result:
         if isinstance(result, Entry):

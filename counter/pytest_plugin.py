@@ -39,7 +39,8 @@ def counter_manager(_counter_home: Path, monkeypatch: pytest.MonkeyPatch) -> Sha
     own; but they share idempotency keys.
     """
     home = quote(str(_counter_home))
-    return _at(f"counter://{home}?prefix=test-{next(_numbers)}:", monkeypatch)
+    monkeypatch.setenv("COUNTER_HOME", str(_counter_home))  # for who asks for `counter://` by name
+    return _at(f"counter://{home}?prefix=test-{next(_numbers)}%3A", monkeypatch)
 
 
 def _at(url: str, monkeypatch: pytest.MonkeyPatch) -> SharedCounter:

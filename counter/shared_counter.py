@@ -39,9 +39,10 @@ class StepOptions(TypedDict, total=False):
 class SharedCounter(Multiset):
     """A `collections.Counter` that every process sharing its store sees.
 
-    Every method is one atomic request and may raise `StoreUnavailable` (nothing was applied) and
-    `OutcomeUnknown` (it was applied, or never will be). *timeout* is in seconds, the store's own if None.
-    Safe to use from any number of threads and processes, and across forks.
+    Every change is one atomic request; what goes through many counters asks for a page at a time. Methods may
+    raise `StoreUnavailable` (nothing was applied), and those that change something `OutcomeUnknown` (it was
+    applied, or never will be). *timeout* is in seconds, the store's own if None. Safe to use from any number
+    of threads and processes, and across forks.
 
     With an *idempotency_key* a change is made once, however often and by whomever the call is repeated: later
     calls with that key return, or raise, what the first one did. Keys are kept for 24 hours, the newest
@@ -209,14 +210,14 @@ class SharedCounter(Multiset):
     def clear(self, *, timeout: float | None = None) -> None:
         """Remove every counter that is there when it is called, all at one instant.
 
-        What others create in the meantime may stay. For more than 10,000 counters, delete each by itself:
-        ``for name in counters: del counters[name]``.
+        What others create in the meantime may stay. *timeout* is for each page of names, too. For more than
+        10,000 counters, delete each by itself: ``for name in counters: del counters[name]``.
 
         Raises:
             InvalidRequest: there are more than 10,000; nothing changed.
             LimitExceeded: their names together are over the manager's `--max-frame`; nothing changed.
         """
-        names = list(itertools.islice(self, MAX_OPS + 1))
+        names = [entry.name for entry in itertools.islice(self.entries(timeout=timeout), MAX_OPS + 1)]
         if len(names) > MAX_OPS:
             raise InvalidRequest(f"clear removes at most {MAX_OPS} counters at once; delete each by itself")
         if not names:
@@ -292,10 +293,12 @@ class SharedCounter(Multiset):
         key: str | None,
     ) -> None:
         """Add what *signed* makes of each count, in one atomic request."""
+        if isinstance(counts, Multiset):  # in pages: a Counter would ask for each name by itself
+            counts = counts.copy()
         pairs = (*collections.Counter(counts).items(), *deltas.items())
         ops: list[AnyOp] = [made(Increment, name, signed(delta)) for name, delta in pairs]
         if ops:
-            self.store.execute(Request(ops, idempotency_key=key), timeout).unwrap()
+            self.store.execute(Request(ops, idempotency_key=plain(key)), timeout).unwrap()
 
 
 def connect(url: str | None = None) -> SharedCounter:

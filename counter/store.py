@@ -78,7 +78,9 @@ class StoreUrl(NamedTuple):
         """
         try:
             parts = urlsplit(url)
-            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+            strict = bool(parts.query)
+            pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=strict, errors="strict")
+            host, path = unquote(parts.netloc, errors="strict"), unquote(parts.path, errors="strict")
         except ValueError:
             raise InvalidRequest(f"not a store's URL: {url!r}") from None
         options = dict(pairs)
@@ -86,7 +88,7 @@ class StoreUrl(NamedTuple):
             raise InvalidRequest(f"an option is given twice in {url!r}")
         if parts.fragment:
             raise InvalidRequest(f"write # as %23 in a store's URL: {url!r}")
-        return cls(url, parts.scheme, unquote(parts.netloc), unquote(parts.path), options)
+        return cls(url, parts.scheme, host, path, options)
 
     def only_options(self, *known: str) -> None:
         """Refuse every option but the *known* ones.

@@ -180,9 +180,10 @@ def main(arguments: list[str]) -> int:
     listener.set_inheritable(False)
     _enter(folder)
     spec = app[0] if app else API
+    url = os.environ["COUNTER_URL"]  # looked at first: what an app makes of its environment is its own
     try:
         found = load_app(spec)
-        store = open_store(f"{os.environ['COUNTER_URL']}?role=worker")
+        store = open_store(f"{url}?role=worker")
         settings = {} if app else {"max_request_body_size": API_BODY}
         worker = Worker(found, store, listener, connection_limit=_connections(), **settings)
     except InvalidRequest as error:

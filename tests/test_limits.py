@@ -21,7 +21,7 @@ from limits.strategies import (
 
 import counter
 import counter.limits
-from counter.errors import CounterError, OutcomeUnknown
+from counter.errors import CounterError, InvalidRequest, OutcomeUnknown
 from counter.fields import check_name
 from counter.limits import CounterStorage
 from counter.run import Run
@@ -427,3 +427,14 @@ def test_the_shortest_url_means_what_connect_means(monkeypatch):
     monkeypatch.setenv("COUNTER_URL", url)
     storage_from_string("counter://").incr("key", 60)
     assert dict(counter.connect(url)) == {"LIMITS:fixed:key": 1}
+
+
+def test_a_limit_above_all_integers_lets_everybody_through():
+    storage = CounterStorage(f"memory://{uuid.uuid4()}")
+    assert storage.acquire_sliding_window_entry("key", 10**20, 60)
+
+
+def test_a_prefix_that_leaves_no_room_for_keys_is_refused_at_once():
+    assert CounterStorage(f"memory://?prefix={'p' * 171}").incr("k" * 250, 60) == 1
+    with pytest.raises(InvalidRequest, match="250 bytes"):
+        CounterStorage(f"memory://?prefix={'p' * 172}")

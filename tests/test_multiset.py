@@ -7,6 +7,7 @@ import collections
 import copy
 import pickle
 import types
+import uuid
 from enum import IntEnum, StrEnum
 
 import pytest
@@ -29,6 +30,7 @@ from counter import (
     open_store,
 )
 from counter.results import Problem
+from counter.stores.memory import MemoryStore
 
 
 @pytest.fixture
@@ -353,3 +355,26 @@ def test_adding_in_place_is_sent_as_added_through_one_object_alone(counters):
 def test_it_is_made_of_a_store_and_of_nothing_else():
     with pytest.raises(TypeError, match=r"counter\.connect\(\) opens one"):
         SharedCounter(["a", "b"])
+
+
+def test_the_timeout_of_clear_is_for_the_names_too(recorded, recorder):
+    recorded.update("abc")
+    recorder.timeouts.clear()
+    recorded.clear(timeout=0.5)
+    assert recorder.timeouts == [0.5, 0.5]
+
+
+def test_another_shared_counter_is_added_in_pages(recorded, recorder):
+    recorded.update({f"n{number}": number for number in range(1500)})
+    recorder.asked.clear()
+    other = SharedCounter(MemoryStore())
+    other.update(recorded)
+    assert (other, len(recorder.asked)) == (recorded.copy(), 2)
+
+
+def test_a_reading_says_how_many_and_a_text_by_inheritance_is_a_key(counters):
+    counters.update("aab")
+    assert counters.most_common(counters["a"]) == [("a", 2), ("b", 1)]
+    key = Markup(f"key-{uuid.uuid4()}")
+    assert [counters.increment("c", idempotency_key=key) for _ in range(2)] == [1, 1]
+    counters.update("a", idempotency_key=Markup(f"key-{uuid.uuid4()}"))

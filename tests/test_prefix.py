@@ -97,8 +97,12 @@ def test_every_op_stays_in_the_view(counters, shop):
 
 def test_prefix_and_name_share_the_bytes_of_a_name(shop):
     assert shop.increment("n" * 245) == 1
-    with pytest.raises(InvalidRequest, match="250 bytes"):
+    with pytest.raises(InvalidRequest, match=r"with the prefix 'shop:': .* 250 bytes") as refused:
         shop.increment("n" * 246)
+    assert refused.value.index is None
+    with pytest.raises(InvalidRequest, match="250 bytes") as refused:
+        shop.update({"a": 1, "n" * 246: 1})
+    assert refused.value.index == 1
     for bad in ("\n", "\ud800", "x" * 251, None):
         with pytest.raises(InvalidRequest, match="name"):
             shop.view(bad)

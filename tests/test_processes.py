@@ -548,6 +548,13 @@ def test_workers_find_the_settings_of_the_command_line_in_their_environment(plac
     assert found["path"] == str(place.folder / "lib")
 
 
+def test_what_an_app_makes_of_its_environment_is_its_own(place):
+    place.write(APP + "\nos.environ['COUNTER_URL'] = 'memory://of-the-app'\n")
+    with place.run(workers=1) as process:
+        get(address(process))
+        wait_until(lambda: place.counters.store.execute(counter.Request([counter.Info()])).only().workers)
+
+
 def test_workers_report_what_they_served(place):
     with place.run(workers=1) as process:
         for _ in range(5):

@@ -97,6 +97,8 @@ def test_it(counter_manager, again):
     assert counter_manager.increment('a') == 1
     assert subprocess.run([sys.executable, '-c', ASK], capture_output=True, check=True).stdout == b'2\\n'
     assert counter_manager['a'] == counter.connect()['a'] == 2
+    assert counter_manager.store.url == os.environ['COUNTER_URL']
+    assert counter_manager.store.url.startswith('counter://' + os.environ['COUNTER_HOME'] + '?')
     manager = counter_manager.store.execute(counter.Request([counter.Info()])).only().manager
     with pathlib.Path('pids').open('a') as pids:
         print(manager.pid, os.getpid(), file=pids)

@@ -41,6 +41,8 @@ def test_a_url_is_taken_apart_and_decoded():
         ("counter://[", "not a store's URL"),
         ("memory://a?b", "not a store's URL"),
         ("memory://a?timeout=1&timeout=2", "twice"),
+        ("memory://a?prefix=%ff", "not a store's URL"),
+        ("counter:///%ff", "not a store's URL"),
         ("counter:///srv/shop#1", "write # as %23"),
         ("memory://a?timeout=1", r"memory:// has no option 'timeout' \(it has: prefix\)"),
         ("memory://a/b", "memory:// takes a name and nothing more, not '/b'"),
