@@ -9,7 +9,9 @@ In another terminal, twelve requests, and the status of each:
     $ for i in $(seq 12); do curl -s -o /dev/null -w '%{http_code} ' http://127.0.0.1:8000/; done
     200 200 200 200 200 200 200 200 200 200 429 429
 
-Behind a proxy give the app Werkzeug's ProxyFix, or all visitors have the proxy's address.
+Behind a proxy all visitors have the proxy's address: limit by a header that the proxy always sets, such as
+`Limiter(lambda: request.headers["X-Real-IP"], …)`. Werkzeug's ProxyFix helps under other servers only:
+`counter run` lets no X-Forwarded-For through.
 """
 
 from flask import Flask

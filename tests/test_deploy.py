@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import click
 import pytest
@@ -136,6 +137,21 @@ def test_all_units_are_hardened_alike():
     assert family.keys() <= manager.keys()
 
 
+def test_the_commands_of_the_page_install_what_is_there():
+    page = (ROOT / "docs/deploying.md").read_text()
+    blocks = dict(
+        re.findall(r"^<!-- test: file ([\w-]+\.sh) -->\n```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    )
+    files = re.findall(r"(?<=[ ])deploy/\S+", " ".join(blocks.values()))
+    assert {path.name for path in DEPLOY.iterdir() if path.is_file()} == {Path(name).name for name in files}
+    for name, units in {"one-unit.sh": UNITS[:1], "two-units.sh": UNITS[1:]}.items():
+        (started,) = re.findall(r"^systemctl enable --now (.*)$", blocks[name], re.MULTILINE)
+        assert [f"{each}.service" for each in started.split()] == list(units)
+        assert all(f" deploy/{each} " in blocks[name] for each in units)
+    for program in re.findall(rf"{BIN}(\w+)", "".join(service(name)["ExecStart"] for name in UNITS)):
+        assert program == "counter" or f"{BIN}pip install {program}\n" in blocks["two-units.sh"]
+
+
 def analyze(folder, *args):
     """What `systemd-analyze` says to the units in *folder*, whose programs are those of a small system."""
     if not shutil.which("systemd-analyze"):
@@ -197,7 +213,7 @@ def test_the_health_check_is_a_command_of_ours():
 
 def test_both_services_are_the_same_user_in_the_same_volume():
     """The server and its client check each other's user; a socket is found through one folder."""
-    for word in ("image", "user", "volumes", "environment"):
+    for word in ("image", "build", "user", "volumes", "environment"):
         assert SERVICES["manager"][word] == SERVICES["web"][word]
     (volume,) = SERVICES["web"]["volumes"]
     name, _, path = volume.partition(":")
