@@ -20,14 +20,16 @@ from .errors import (
     Unsupported,
     VersionMismatch,
 )
-from .ops import Batch, Delete, Get, Increment, Info, List, Request, Set
-from .results import Change, Entry, Page, Reply
+from .ops import Batch, Changes, Delete, Get, Increment, Info, List, Request, Set
+from .results import Change, ChangesPage, Entry, Page, Reply
 from .shared_counter import SharedCounter, connect
 from .store import Store, open_store
 
 __all__ = [
     "Batch",
     "Change",
+    "Changes",
+    "ChangesPage",
     "CounterError",
     "Delete",
     "Entry",

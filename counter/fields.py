@@ -16,6 +16,8 @@ MAX_OPS = 10_000
 """Most ops in one request."""
 MAX_PAGE = 1000
 """Most counters in one page of a `List`."""
+MAX_WAIT = 60.0
+"""Longest that a question for changes waits, in seconds."""
 MAX_KEY = 255
 """Longest idempotency key, in characters."""
 MAX_TTL = 100 * 366 * 86_400

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
+
+from msgspec import structs
 
 from .connection import Connection
 from .connections import Connections
 from .errors import CounterError
 from .listing import Job
-from .results import Reply
+from .ops import Changes
+from .results import ChangesPage, Reply
 from .stock import Work
+
+LOOK_SECONDS = 1.0
+"""How often those who wait are looked after: whether they are still there."""
 
 logger = logging.getLogger("counter.manager")
 
@@ -25,56 +32,131 @@ class Question(NamedTuple):
     seal: Callable[[Reply], bytes]
 
 
-class Jobs:
-    """The questions under way; *ticks* is the monotonic clock, in seconds."""
+class _UnderWay(NamedTuple):
+    """A question and what answers it; *changes* until *until* (ticks), if it may wait for something."""
 
-    def __init__(self, connections: Connections, ticks: Callable[[], float]) -> None:
+    question: Question
+    job: Job[Any]
+    changes: Changes | None = None
+    until: float = 0.0
+
+
+class Jobs:
+    """The questions under way, and those that wait for changes.
+
+    Args:
+        connections: where they come from.
+        ticks: the monotonic clock, in seconds.
+        look: begins to look for changes.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        ticks: Callable[[], float],
+        look: Callable[[Changes], Job[ChangesPage]],
+    ) -> None:
         self._connections = connections
         self._ticks = ticks
-        self._jobs: deque[tuple[Question, Job[Any]]] = deque()
+        self._look = look
+        self._jobs: deque[_UnderWay] = deque()
+        self._parked: list[_UnderWay] = []
+        self._looks_at = math.inf
 
     def __len__(self) -> int:
+        """How many are under way; those that wait are not."""
         return len(self._jobs)
+
+    @property
+    def next_look(self) -> float | None:
+        """When, in ticks, somebody who waits is to be looked after; None if nobody waits."""
+        return self._looks_at if self._parked else None
 
     def begin(self, question: Question, job: Job[Any]) -> None:
         """Answer *question* by *job*; until then its connection asks nothing else."""
-        question.connection.working = True
-        self._jobs.append((question, job))
-        self._connections.go_on(question.connection)
+        self._begin(_UnderWay(question, job))
+
+    def begin_changes(self, question: Question, op: Changes) -> None:
+        """Answer *question* with what *op* asks for, once there is something or its time is over."""
+        self._begin(_UnderWay(question, self._look(op), op, self._ticks() + op.wait))
+
+    def wake(self, changed: Collection[str]) -> None:
+        """Look again for those who wait for one of the names that *changed*."""
+        waiting, self._parked = self._parked, []
+        for each in waiting:
+            prefix = each.changes.prefix if each.changes else ""
+            if not prefix or any(name.startswith(prefix) for name in changed):
+                self._jobs.append(self._again(each))
+            else:
+                self._park(each)
+
+    def look_after(self) -> None:
+        """Answer those who have waited long enough, and forget those who have left."""
+        ticks = self._ticks()
+        if not self._parked or ticks < self._looks_at:
+            return
+        waiting, self._parked, self._looks_at = self._parked, [], math.inf
+        for each in waiting:
+            connection = each.question.connection
+            if connection.closed or connection.abandoned:
+                self._connections.close(connection)
+            elif each.until <= ticks:
+                self._jobs.append(self._again(each))
+            else:
+                self._park(each)
 
     def run(self, until: float) -> None:
         """Go on with the jobs in turn, a slice each."""
         while self._jobs and self._ticks() < until:
-            question, job = self._jobs.popleft()
-            if question.connection.closed or question.connection.abandoned:
-                self._connections.close(question.connection)
+            each = self._jobs.popleft()
+            connection = each.question.connection
+            if connection.closed or connection.abandoned:
+                self._connections.close(connection)
                 continue
             try:
-                if (sealed := _slice(question, job)) is None:
-                    self._jobs.append((question, job))
-                    continue
+                self._go_on(each)
             except Exception:  # noqa: BLE001  whatever a peer sends must not end the loop
-                self.give_up(question.connection)
-                continue
-            question.connection.working = False
-            self._connections.send(question.connection, sealed)
+                self.give_up(connection)
 
     def give_up(self, connection: Connection) -> None:
         """Close *connection* after an error that is nobody's but ours."""
         logger.exception("closing a connection after an internal error")
         self._connections.close(connection)
 
+    def _begin(self, each: _UnderWay) -> None:
+        connection = each.question.connection
+        connection.working = True
+        self._jobs.append(each)
+        self._connections.go_on(connection)
 
-def _slice(question: Question, job: Job[Any]) -> bytes | None:
-    """Run *job* for one slice; its sealed answer, once it has one."""
-    try:
-        next(job)
-    except StopIteration as end:
-        reply = Reply([end.value])
-    except CounterError as error:
-        reply = Reply.refusing(error)
-    else:
-        return None
+    def _park(self, each: _UnderWay) -> None:
+        self._parked.append(each)
+        self._looks_at = min(self._looks_at, each.until, self._ticks() + LOOK_SECONDS)
+
+    def _again(self, each: _UnderWay) -> _UnderWay:
+        return each._replace(job=self._look(each.changes)) if each.changes else each
+
+    def _go_on(self, each: _UnderWay) -> None:
+        """One slice, and the answer if that was the last."""
+        try:
+            next(each.job)
+        except StopIteration as end:
+            answer = end.value
+            if each.changes and not answer.tells and self._ticks() < each.until:
+                seen = structs.replace(each.changes, since=answer.version)
+                self._park(each._replace(changes=seen))
+                return
+            reply = Reply([answer])
+        except CounterError as error:
+            reply = Reply.refusing(error)
+        else:
+            self._jobs.append(each)
+            return
+        each.question.connection.working = False
+        self._connections.send(each.question.connection, _sealed(each.question, reply))
+
+
+def _sealed(question: Question, reply: Reply) -> bytes:
     try:
         return question.seal(reply)
     except CounterError as error:

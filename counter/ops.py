@@ -18,6 +18,7 @@ from .fields import (
     MAX_OPS,
     MAX_PAGE,
     MAX_TTL,
+    MAX_WAIT,
     Int64,
     Key,
     Name,
@@ -33,7 +34,7 @@ from .fields import (
     check_name,
 )
 from .information import Information, Limits
-from .results import Change, Entry, Page
+from .results import Change, ChangesPage, Entry, Page
 
 CALLER_BYTES = 16
 
@@ -169,6 +170,27 @@ class List(Op, frozen=True, gc=False):
             raise InvalidRequest("cursor is what the page before gave as next")
 
 
+class Changes(Op, frozen=True, gc=False):
+    """What changed since the version *since*, of counters whose names begin with *prefix*.
+
+    Without *since*, or with one of another run or from too long ago, everything that is there. Where there is
+    nothing, the answer waits for something, *wait* seconds at the most.
+    """
+
+    since: str | None = None
+    prefix: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    wait: Annotated[float, Meta(ge=0, le=MAX_WAIT)] = 0.0
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = 100
+
+    def __post_init__(self) -> None:
+        if self.since is not None and type(self.since) is not str:
+            raise InvalidRequest("since is the version that the changes before were told with")
+        check_name(self.prefix, least=0)
+        if type(self.wait) not in (int, float) or not 0 <= self.wait <= MAX_WAIT:
+            raise InvalidRequest(f"wait goes from 0 to {MAX_WAIT:.0f} seconds")
+        check_int("limit", self.limit, 1, MAX_PAGE)
+
+
 class Info(Op, frozen=True, gc=False):
     """Identity, limits and figures of the store."""
 
@@ -189,7 +211,7 @@ class Report(Op, frozen=True, gc=False):
 
 CounterOp = Get | Increment | Set | Delete
 """The ops on one counter: the only ones that a batch can hold, and all that `transition` knows."""
-AnyOp = Get | Increment | Set | Delete | List | Info | Hello | Report
+AnyOp = Get | Increment | Set | Delete | List | Changes | Info | Hello | Report
 
 
 class Batch(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -246,6 +268,7 @@ RESULT_TYPES: dict[type[Op], Any] = {
     Set: Change,
     Delete: Change,
     List: Page,
+    Changes: ChangesPage,
     Info: Information,
     Hello: Limits,
     Report: None,

@@ -8,8 +8,8 @@ from msgspec import structs
 
 from .errors import InvalidRequest
 from .fields import check_name
-from .ops import AnyOp, List, Request
-from .results import Entry, Page, Problem, Reply, Result
+from .ops import AnyOp, Changes, List, Request
+from .results import ChangesPage, Entry, Page, Problem, Reply, Result
 from .store import Store
 
 
@@ -60,7 +60,7 @@ class PrefixStore(Store):
 
     def _put_in_front(self, op: AnyOp, index: int | None) -> AnyOp:
         try:
-            if isinstance(op, List):
+            if isinstance(op, List | Changes):
                 return structs.replace(op, prefix=self.prefix + op.prefix)
             return structs.replace(op, name=self.prefix + op.name) if op.on_counter else op  # type: ignore[union-attr]
         except InvalidRequest as error:
@@ -72,6 +72,10 @@ class PrefixStore(Store):
         if isinstance(result, Page):
             inside = [self._renamed(entry) for entry in result.counters if entry.name != self.prefix]
             return structs.replace(result, counters=inside)
+        if isinstance(result, ChangesPage):
+            there = [self._renamed(entry) for entry in result.counters if entry.name != self.prefix]
+            gone = [name.removeprefix(self.prefix) for name in result.gone if name != self.prefix]
+            return structs.replace(result, counters=there, gone=gone)
         return self._without(result) if isinstance(result, Problem) else result
 
     def _renamed(self, entry: Entry) -> Entry:

@@ -49,6 +49,25 @@ class Page(Struct, frozen=True):
     next: str | None
 
 
+class ChangesPage(Struct, frozen=True):
+    """What changed, the earliest first: counters as they are now, and the names of those that are gone.
+
+    *version* is how far it goes, to be asked from next; *more*: there is more already. *complete*: this is
+    the first page of all there is; what it and the pages after it do not list is not there.
+    """
+
+    counters: list[Entry]
+    gone: list[str]
+    version: str
+    more: bool
+    complete: bool
+
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything in it that was to be waited for."""
+        return bool(self.counters or self.gone or self.more or self.complete)
+
+
 class Problem(NamedTuple):
     """An error as data: what crosses the wire for a `CounterError`.
 
@@ -70,7 +89,7 @@ class Problem(NamedTuple):
         return STORE_ERRORS.get(self.code, CounterError)(self.detail, self.current, self.op_index)
 
 
-Result = Entry | Change | Page | Information | Limits | Problem | None
+Result = Entry | Change | Page | ChangesPage | Information | Limits | Problem | None
 
 
 class Reply(NamedTuple):

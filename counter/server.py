@@ -24,6 +24,7 @@ from multiprocessing.managers import BaseManager, Server
 from typing import NamedTuple, NoReturn
 
 from . import stock
+from .changes import changes
 from .connection import Connection
 from .connections import Connections
 from .door import Door
@@ -35,9 +36,9 @@ from .information import Information, Limits, ManagerFigures
 from .jobs import Jobs, Question
 from .journal import Journal, NoJournal
 from .listing import Job, count, page
-from .ops import Hello, Info, List, Report, Request
+from .ops import Changes, Hello, Info, List, Report, Request
 from .pickles import looks_like_pickle
-from .results import Reply
+from .results import ChangesPage, Reply
 from .run import Run
 from .settings import VERSION, ManagerOptions
 from .state import State
@@ -107,7 +108,7 @@ class ManagerServer(Server):
         self._figures = Figures()
         door = Door(home, home.bind(), shared=options.group is not None)
         self._connections = Connections(door, self._run.ticks, self._figures.leave)
-        self._jobs = Jobs(self._connections, self._run.ticks)
+        self._jobs = Jobs(self._connections, self._run.ticks, self._changes)
         self._swept = 0.0
         self._syncs = options.durability == "always"  # a commit takes as long as the disk
         self._greeting = False  # somebody is being let in, and goes on at once
@@ -150,6 +151,7 @@ class ManagerServer(Server):
         sweep = self._sweeping or (self._scheduled() and ticks >= self._swept + SWEEP_SECONDS)
         if self._connections.ready or sweep:
             self._turn(ticks)
+        self._jobs.look_after()
         if self._jobs:
             self._jobs.run(self._run.ticks() + SLICES_SECONDS)
         self._connections.tidy()
@@ -158,12 +160,15 @@ class ManagerServer(Server):
         return bool(self._connections.ready or self._jobs)
 
     def _scheduled(self) -> bool:
-        return bool(len(self._table.ends) or len(self._table.caller_ends))
+        return bool(len(self._table.ends) or len(self._table.callers.ends))
 
     def _patience(self) -> float | None:
         if self._busy() or self._sweeping:
             return 0
-        return SWEEP_SECONDS if self._journal.refusing or self._scheduled() else None
+        waits = [SWEEP_SECONDS] if self._journal.refusing or self._scheduled() else []
+        if (look := self._jobs.next_look) is not None:
+            waits.append(max(0.0, look - self._run.ticks()))
+        return min(waits, default=None)
 
     # A turn
 
@@ -186,6 +191,8 @@ class ManagerServer(Server):
         else:
             for question, _, sealed in answers:
                 self._connections.send(question.connection, sealed)
+            if turn.changed:
+                self._jobs.wake(turn.changed)
 
     def _take_in(self, turn: Turn[bytes], answers: list[Asked], until: float) -> None:
         """Execute what is ready."""
@@ -200,6 +207,8 @@ class ManagerServer(Server):
                 if isinstance(work, Request):
                     sealed = turn.execute(work, self._run.ticks(), question.seal)
                     answers.append(Asked(question, work, sealed))
+                elif isinstance(work, Changes):
+                    self._jobs.begin_changes(question, work)
                 else:
                     self._jobs.begin(question, work(self._table, self._run.now()))
             except Exception:  # noqa: BLE001  whatever a peer sends must not end the loop
@@ -234,6 +243,8 @@ class ManagerServer(Server):
             self._connections.send(connection, encode_reply(Reply.refusing(error)))
             return None
         op = request.ops[0]
+        if isinstance(op, Changes):
+            return Question(connection, op, encode_reply)
         if isinstance(op, List):
             return Question(connection, lambda table, now: page(table, op, now), encode_reply)
         if isinstance(op, Info):
@@ -279,6 +290,9 @@ class ManagerServer(Server):
         for answer in answers:
             self._connections.send(connection, answer)
         self._connections.go_on(connection)
+
+    def _changes(self, op: Changes) -> Job[ChangesPage]:
+        return changes(self._table, op, self._run.now())
 
     def _information(self, table: CounterTable[bytes], now: datetime) -> Job[Information]:
         options = self._options

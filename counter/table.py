@@ -11,16 +11,18 @@ then.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Collection, Sequence, Sized
 from datetime import datetime
 from itertools import islice
-from math import ceil, floor
+from math import ceil, floor, inf
 from types import TracebackType
 from typing import Generic, TypeVar, cast
 
 from msgspec.structs import force_setattr
 
+from .callers import LONGEST_DEADLINE, MAX_BYTES, Callers
 from .errors import CounterError, InvalidRequest, KeyReused, LimitExceeded, OutcomeUnknown
+from .history import History
 from .keys import Asked, Keys, KeysOverlay
 from .names import SortedNames
 from .ops import CounterOp, Request
@@ -28,16 +30,11 @@ from .results import Entry, Problem, Reply, Result
 from .schedule import Schedule
 from .state import Caller, Keyed, Outcome, State
 from .transition import transition
+from .versions import Versions, revision
 
 S = TypeVar("S", bound=Sized)
 SWEEP = 1000
 """How many expired counters a turn sweeps at the most."""
-LONGEST_DEADLINE = 3600.0
-"""How far ahead a request's deadline may lie, in seconds: callers are remembered until then."""
-MAX_CALLER_BYTES = 256 * 1024 * 1024
-"""Most bytes of what callers are remembered by: of each its sealed reply, and `CALLER_OVERHEAD`."""
-CALLER_OVERHEAD = 400
-"""Bytes that a caller takes besides: 300 were measured, and dicts grow in steps."""
 
 Append = Callable[[Sequence[Outcome[S]]], None]
 """Writes outcomes down, or raises `StoreUnavailable` and has written none."""
@@ -64,7 +61,7 @@ class CounterTable(Generic[S]):
         as_replayed: Callable[[S], S] = lambda sealed: sealed,
         size_of: Callable[[S], int] = len,
     ) -> None:
-        self.run = run
+        self.versions = Versions(run)
         self.max_counters = max_counters
         self.as_replayed = as_replayed
         self.size_of = size_of
@@ -72,11 +69,9 @@ class CounterTable(Generic[S]):
         self.entries: dict[str, Entry] = {}
         self.names = SortedNames()
         self.ends: Schedule[str] = Schedule()
-        self.callers: dict[bytes, Caller[S]] = {}
-        self.caller_ends: Schedule[bytes] = Schedule()
-        self.caller_bytes = 0
+        self.callers: Callers[S] = Callers(size_of)
+        self.history = History()
         self.keys: Keys[S] = Keys(size_of)
-        self._revision = 0
 
     def restore(self, state: State[S], ticks: float) -> None:
         """Take *state* over, dicts and all, into this table, which is empty; forget callers of the past.
@@ -86,37 +81,18 @@ class CounterTable(Generic[S]):
         """
         self.entries = state.entries
         self.names = SortedNames(state.entries)
+        self.history.fill(state.entries)
         for name, entry in state.entries.items():
-            force_setattr(entry, "version", self.next_version())
+            force_setattr(entry, "version", self.versions.next())
             if entry.expires_at is not None:
                 self.ends.put(name, ceil(entry.expires_at.timestamp()))
         for caller, last in state.callers.items():
             if ticks < last.deadline <= ticks + LONGEST_DEADLINE:  # else past, or on another boot's clock
-                self.remember(caller, last)
+                self.callers.remember(caller, last)
         state.callers.clear()  # most may be of the past
         self.keys = Keys(self.size_of, state.keys)
         if state.at is not None:
             self.keys.trim(state.at)
-
-    def remember(self, caller: bytes, record: Caller[S]) -> None:
-        """Keep *record* of *caller* until its deadline."""
-        self.caller_bytes += self.caller_cost(record) - self.caller_cost(self.callers.get(caller))
-        self.callers[caller] = record
-        self.caller_ends.put(caller, ceil(record.deadline))
-
-    def forget(self, caller: bytes) -> None:
-        """Drop the record of *caller*, which there is."""
-        self.caller_bytes -= self.caller_cost(self.callers.pop(caller))
-        self.caller_ends.drop(caller)
-
-    def caller_cost(self, record: Caller[S] | None) -> int:
-        """The bytes that *record* counts for."""
-        return 0 if record is None else self.size_of(record.reply) + CALLER_OVERHEAD
-
-    def next_version(self) -> str:
-        """A version never given before, in this run or another."""
-        self._revision += 1
-        return f"{self.run}.{self._revision}"
 
     def turn(self, now: datetime) -> Turn[S]:
         """A turn at *now*; use it in a `with` block, which holds the lock."""
@@ -126,6 +102,12 @@ class CounterTable(Generic[S]):
         """The names that end within the second of *now*: some may be gone that no sweep comes to yet."""
         boundary = now.timestamp()
         return [] if boundary == floor(boundary) else list(self.ends.at(ceil(boundary)))
+
+
+def _revision_after(changed: tuple[str, Entry | None]) -> float:
+    """Where a change belongs among those of its turn; what is gone gets its place behind them."""
+    entry = changed[1]
+    return inf if entry is None else revision(entry)
 
 
 class Turn(Generic[S]):
@@ -217,11 +199,16 @@ class Turn(Generic[S]):
             self._overlay.update(gone)
             self._size -= len(gone)
             self._outcomes.append(Outcome(self.now, gone))
-        late = list(islice(self._table.caller_ends.due(floor(ticks)), most))
+        late = list(islice(self._table.callers.late(ticks), most))
         for caller in late:
-            self._table.forget(caller)
+            self._table.callers.forget(caller)
         swept_keys = self._keys.sweep(most)
         return bool(gone or late or swept_keys)
+
+    @property
+    def changed(self) -> Collection[str]:
+        """The names of counters that this turn changed."""
+        return self._overlay.keys()
 
     def commit(self, append: Append[S]) -> None:
         """Write down what came out, then let everybody see it.
@@ -231,10 +218,10 @@ class Turn(Generic[S]):
         """
         if self._outcomes:
             append(self._outcomes)
-        for name, entry in self._overlay.items():
+        for name, entry in sorted(self._overlay.items(), key=_revision_after) if self._overlay else ():
             self._merge(name, entry)
         for caller, record in self._callers.items():
-            self._table.remember(caller, record)
+            self._table.callers.remember(caller, record)
         self._keys.merge()
 
     def _decide(self, request: Request, seal: Callable[[Reply], S]) -> S:
@@ -278,9 +265,9 @@ class Turn(Generic[S]):
         record, growth = None, 0
         if reply is not None and caller is not None:
             record = Caller(outcome.seq, outcome.deadline, reply)
-            growth = self._table.caller_cost(record) - self._table.caller_cost(self._last(caller))
-            total = self._table.caller_bytes + self._caller_bytes + growth
-            if growth > 0 and total > MAX_CALLER_BYTES:
+            callers = self._table.callers
+            growth = callers.cost(record) - callers.cost(self._last(caller))
+            if growth > 0 and callers.bytes + self._caller_bytes + growth > MAX_BYTES:
                 raise LimitExceeded(
                     "the answers kept for callers that may repeat a request fill the room there is for them: "
                     "nothing was done; repeat it in some seconds"
@@ -317,7 +304,7 @@ class Turn(Generic[S]):
         before = draft[op.name] if op.name in draft else self._lookup(op.name)
         if not op.mutates:
             return transition(before, op, self.now, "")[1], 0
-        after, result = transition(before, op, self.now, self._table.next_version())
+        after, result = transition(before, op, self.now, self._table.versions.next())
         grown = (after is not None) - (before is not None)
         if grown > 0 and size >= self._table.max_counters:
             raise LimitExceeded(
@@ -334,15 +321,18 @@ class Turn(Generic[S]):
 
     def _merge(self, name: str, entry: Entry | None) -> None:
         table = self._table
-        known = name in table.entries
+        last = table.entries.get(name)
+        before = 0 if last is None else revision(last)
         if entry is None:
-            if known:
+            if last is not None:
                 del table.entries[name]
                 table.names.remove(name)
                 table.ends.drop(name)
+                table.history.removed(name, table.versions.next_revision(), before)
             return
-        if not known:
+        if last is None:
             table.names.add(name)
+        table.history.changed(name, revision(entry), before)
         table.entries[name] = entry
         if entry.expires_at is not None:
             table.ends.put(name, ceil(entry.expires_at.timestamp()))

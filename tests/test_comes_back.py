@@ -102,7 +102,7 @@ def test_a_call_under_way_when_the_manager_is_killed_is_repeated(tmp_path):
             told = []
             thread = threading.Thread(target=lambda: told.append(counters.increment("a")))
             thread.start()
-            wait_until(lambda: not store._pool()._idle)
+            wait_until(lambda: not store._pools_of_process().usual._idle)
             os.kill(manager.pid, signal.SIGKILL)
             manager.process.wait()
         assert not told

@@ -138,7 +138,7 @@ def test_callers_are_not_inherited(url):
 
     def callers():
         counters.increment("callers")
-        return [slot._caller for slot in counters.store._pool()._idle]
+        return [slot._caller for slot in counters.store._pools_of_process().usual._idle]
 
     with forked(callers) as one, forked(callers) as two:
         found = [*callers(), *one(), *two()]

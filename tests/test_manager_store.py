@@ -26,6 +26,7 @@ from counter.ops import Delete, Get, Hello, Increment, Info, List, Request, Set
 from counter.results import Change, Reply
 from counter.store import StoreUrl
 from counter.stores import manager as manager_module
+from counter.stores import pool as pool_module
 from counter.stores.manager import ManagerStore
 from counter.wire import Frames, decode_request, encode_reply, frame
 
@@ -33,6 +34,11 @@ pytestmark = pytest.mark.process  # managers and peers on real sockets
 
 A = Request([Increment("a")])
 READ = Request([Get("a")])
+
+
+def pool_of(home, size):
+    """A pool of connections to the manager in *home*."""
+    return pool_module.Pool(lambda: manager_module._Slot(home, "client"), size)
 
 
 @contextlib.contextmanager
@@ -450,16 +456,16 @@ def test_a_connection_whose_return_was_interrupted_is_given_back_all_the_same(ho
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    pool = manager_module._Pool(home, "client", 1)
+    pool = pool_of(home, 1)
     slot = pool.take(time.monotonic() + 10, [])
-    monkeypatch.setattr(manager_module._Pool, "_give", interrupted)
+    monkeypatch.setattr(pool_module.Pool, "_give", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pool.give(slot)
     assert pool.take(time.monotonic() + 0.1, []) is slot
 
 
 def test_the_last_used_connection_is_the_first_to_be_used_again(home):
-    pool = manager_module._Pool(home, "client", 3)
+    pool = pool_of(home, 3)
     soon = time.monotonic() + 10
     one, two, three = (pool.take(soon, []) for _ in range(3))
     for slot in (two, three, one):
@@ -468,12 +474,12 @@ def test_the_last_used_connection_is_the_first_to_be_used_again(home):
 
 
 def test_the_pool_is_bounded_and_waits_until_the_deadline(home, monkeypatch):
-    pool = manager_module._Pool(home, "client", 2)
+    pool = pool_of(home, 2)
     slots = [pool.take(time.monotonic() + 60, []) for _ in range(2)]
     took, raised = takes(lambda: pool.take(time.monotonic() + 0.2, []), StoreUnavailable)
     assert 0.15 < took < 5
     assert "all 2 connections were busy" in str(raised)
-    monkeypatch.setattr(manager_module, "_LOST_SECONDS", 60.0)  # so that only being given it helps
+    monkeypatch.setattr(pool_module, "LOST_SECONDS", 60.0)  # so that only being given it helps
     threading.Timer(0.05, pool.give, [slots[0]]).start()
     started = time.monotonic()
     assert pool.take(started + 30, []) is slots[0]
@@ -481,7 +487,7 @@ def test_the_pool_is_bounded_and_waits_until_the_deadline(home, monkeypatch):
 
 
 def test_who_waits_longest_is_served_first_and_before_anybody_new(home):
-    pool = manager_module._Pool(home, "client", 1)
+    pool = pool_of(home, 1)
     slot = pool.take(time.monotonic() + 60, [])
     served = []
 
@@ -506,8 +512,8 @@ def test_who_waits_longest_is_served_first_and_before_anybody_new(home):
 
 def test_one_that_is_lost_is_replaced_when_its_calls_deadline_is_over(home, monkeypatch):
     """As when a signal's handler raised just before it was given back."""
-    monkeypatch.setattr(manager_module, "_LOST_SECONDS", 0.05)
-    pool = manager_module._Pool(home, "client", 1)
+    monkeypatch.setattr(pool_module, "LOST_SECONDS", 0.05)
+    pool = pool_of(home, 1)
     lost = pool.take(time.monotonic() + 0.2, [])
     found = pool.take(time.monotonic() + 20, [])
     assert found is not lost
@@ -547,8 +553,8 @@ def test_two_threads_that_find_a_parents_pool_do_not_trip_over_each_other(home):
             abandoned.append(self)
             store.forget_others()  # as another thread would, just now
 
-    store._pools = {-1: Pool(), -2: Pool(), -3: Pool()}
-    store._pool()
+    store._pools = {-1: [Pool()], -2: [Pool()], -3: [Pool()]}
+    store._pools_of_process()
     assert len(abandoned) == 3
     assert list(store._pools) == [os.getpid()]
 
@@ -692,7 +698,7 @@ def test_who_waits_for_a_connection_waits_until_its_own_deadline(manager):
         with standing_still(manager):
             thread = threading.Thread(target=busy)
             thread.start()
-            wait_until(lambda: not store._pool()._idle)
+            wait_until(lambda: not store._pools_of_process().usual._idle)
             took, raised = takes(lambda: store.execute(A, 0.2), StoreUnavailable)
             assert 0.15 < took < 0.9
             assert "busy" in str(raised)
@@ -783,7 +789,7 @@ def test_whatever_interrupts_a_call_the_next_one_gets_its_own_answer(manager, er
         for thread in threads:
             thread.join(30)
         assert served == [7] * 100
-        store._pool().abandon()  # also what was lost
+        store._pools_of_process().usual.abandon()  # also what was lost
     gc.collect()  # and what is lost altogether, while its warnings are not heard
 
 
@@ -804,7 +810,7 @@ def test_interrupted_increments_are_applied_once_or_never(manager):
         assert values == sorted(set(values))
         print(f"{tried} calls, {len(values)} answered, {total} applied")
         assert len(values) <= total <= tried
-        store._pool().abandon()
+        store._pools_of_process().usual.abandon()
     gc.collect()
 
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from counter import keys
 from counter import table as table_module
+from counter.callers import LONGEST_DEADLINE, OVERHEAD
 from counter.errors import CounterError, InvalidRequest, JournalFull, LimitExceeded, OutcomeUnknown
 from counter.ops import Delete, Get, Increment, List, Request, Set
 from counter.results import Entry, Problem, Reply
 from counter.state import Outcome, State
-from counter.table import CALLER_OVERHEAD, LONGEST_DEADLINE, SWEEP, CounterTable
+from counter.table import SWEEP, CounterTable
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 ANNA, BERT = b"anna" * 4, b"bert" * 4
@@ -69,9 +70,9 @@ def state(table):
         dict(table.entries),
         names(table),
         dict(table.ends._second_of),
-        dict(table.callers),
-        dict(table.caller_ends._second_of),
-        table.caller_bytes,
+        dict(table.callers.items()),
+        dict(table.callers.ends._second_of),
+        table.callers.bytes,
         dict(table.keys.items),
         table.keys.bytes,
     )
@@ -111,7 +112,7 @@ def test_nothing_is_merged_before_it_is_written(table):
     seen = []
 
     def append(outcomes):
-        seen.append((dict(table.entries), [*table.callers], len(outcomes)))
+        seen.append((dict(table.entries), [*dict(table.callers.items())], len(outcomes)))
 
     do(table, Increment("a"), caller=ANNA, seq=1, append=append)
     assert seen == [({}, [], 1)]
@@ -236,7 +237,7 @@ def test_a_higher_seq_is_executed_and_a_lower_one_refused(table):
         refused = do(table, Increment("a"), caller=ANNA, seq=seq, append=refuse_to_write)
         assert (refused.results, refused.problem.code) == ([], "invalid-request")
     assert values(table) == {"a": 3}
-    assert table.callers[ANNA].seq == 100
+    assert table.callers.get(ANNA).seq == 100
 
 
 def test_a_lower_seq_is_refused_within_the_turn_too(table):
@@ -257,7 +258,7 @@ def test_a_read_is_never_answered_from_the_record(table):
     do(table, Increment("a"))
     for seq in (5, 4, 0):
         assert do(table, Get("a"), caller=ANNA, seq=seq).only().value == 2
-    assert table.callers[ANNA].seq == 5
+    assert table.callers.get(ANNA).seq == 5
 
 
 @pytest.mark.parametrize("ticks", [10.0, 10.001, 1e9])
@@ -289,19 +290,19 @@ def test_a_callers_record_is_kept_until_the_latest_deadline_it_carried(table):
     do(table, Increment("a"), caller=ANNA, seq=1, deadline=50.5)
     do(table, Increment("a"), caller=ANNA, seq=2, deadline=20.0)
     do(table, Increment("a"), caller=BERT, seq=1, deadline=20.0)
-    assert table.callers[ANNA].deadline == 50.5
+    assert table.callers.get(ANNA).deadline == 50.5
     with table.turn(NOW) as turn:
         assert not turn.sweep(19.9)
-        assert {*table.callers} == {ANNA, BERT}
+        assert {*dict(table.callers.items())} == {ANNA, BERT}
         assert turn.sweep(20.0)
-        assert {*table.callers} == {ANNA}
+        assert {*dict(table.callers.items())} == {ANNA}
         turn.sweep(50.5)
-        assert {*table.callers} == {ANNA}  # at the earliest when it has passed
+        assert {*dict(table.callers.items())} == {ANNA}  # at the earliest when it has passed
         assert turn.sweep(51.5)
         assert not table.callers
         assert not turn.sweep(51.5)
         turn.commit(refuse_to_write)  # forgetting needs no record
-    assert not len(table.caller_ends)
+    assert not len(table.callers.ends)
 
 
 def test_a_forgotten_request_is_past_its_deadline(table):
@@ -673,8 +674,8 @@ def test_what_was_written_down_is_enough_to_have_the_table_again(turns):
                 turn.commit(written.append if writes else refuse_to_write)
         except CounterError:
             assert state(table) == before
-        assert replay(written) == (table.entries, table.callers, table.keys.items)
-        assert table.caller_bytes == (CALLER_OVERHEAD + 1) * len(table.callers)
+        assert replay(written) == (table.entries, dict(table.callers.items()), table.keys.items)
+        assert table.callers.bytes == (OVERHEAD + 1) * len(table.callers)
         assert names(table) == sorted(table.entries)
         assert len(table.entries) <= 4
         assert table.ends._second_of == {
@@ -682,7 +683,7 @@ def test_what_was_written_down_is_enough_to_have_the_table_again(turns):
             for name, entry in table.entries.items()
             if entry.expires_at is not None
         }
-        assert {*table.caller_ends._second_of} == {*table.callers}
+        assert {*table.callers.ends._second_of} == {*dict(table.callers.items())}
 
 
 @pytest.mark.slow
@@ -755,8 +756,8 @@ def test_a_restore_forgets_callers_whose_deadline_is_past():
         (Set("a", 1), {"caller": BERT, "seq": 1, "deadline": 5.001}),
     )
     again = restored(journal, ticks=5.0)
-    assert {*again.callers} == {*again.caller_ends._second_of} == {BERT}
-    assert again.caller_bytes == CALLER_OVERHEAD + 1
+    assert {*dict(again.callers.items())} == {*again.callers.ends._second_of} == {BERT}
+    assert again.callers.bytes == OVERHEAD + 1
 
 
 def test_a_restore_forgets_callers_of_another_boots_clock():
@@ -764,7 +765,7 @@ def test_a_restore_forgets_callers_of_another_boots_clock():
     journal = State()
     for caller, deadline in ((ANNA, 3605.0), (BERT, 3605.001)):
         journal.assign(Outcome(NOW, {}, "reply", caller, 1, deadline))
-    assert {*restored(journal, ticks=5.0).callers} == {ANNA}
+    assert {*dict(restored(journal, ticks=5.0).callers.items())} == {ANNA}
 
 
 def test_a_restore_trims_keys_by_their_horizons(monkeypatch):
@@ -796,7 +797,7 @@ def test_nothing_is_restored_from_nothing(table):
 @pytest.fixture
 def two_callers(monkeypatch):
     """Room for the answers to two callers (a sealed one counts for 1 byte here)."""
-    monkeypatch.setattr(table_module, "MAX_CALLER_BYTES", 2 * (CALLER_OVERHEAD + 1))
+    monkeypatch.setattr(table_module, "MAX_BYTES", 2 * (OVERHEAD + 1))
 
 
 def test_when_the_answers_of_callers_fill_their_room_a_new_signed_request_does_nothing(table, two_callers):
@@ -812,7 +813,7 @@ def test_when_the_answers_of_callers_fill_their_room_a_new_signed_request_does_n
     assert do(table, Get("a"), caller=b"carl" * 4, seq=1).only().value == 4
     with table.turn(NOW) as turn:
         turn.sweep(11.0)
-    assert table.caller_bytes == 0
+    assert table.callers.bytes == 0
     assert do(table, Increment("a"), caller=b"carl" * 4, seq=1).only().value == 5
 
 
@@ -824,12 +825,12 @@ def test_the_requests_of_one_turn_share_the_room_for_callers(table, two_callers)
         ]
         turn.commit(lambda outcomes: None)
     assert [problem and problem.code for problem in codes] == [None, None, None, "limit-exceeded", None]
-    assert (values(table), table.caller_bytes) == ({"a": 4}, 2 * (CALLER_OVERHEAD + 1))
+    assert (values(table), table.callers.bytes) == ({"a": 4}, 2 * (OVERHEAD + 1))
 
 
 def test_whoever_is_remembered_already_goes_on_though_the_room_is_overfull(table, monkeypatch):
     do(table, Increment("a"), caller=ANNA, seq=1)
-    monkeypatch.setattr(table_module, "MAX_CALLER_BYTES", 1)
+    monkeypatch.setattr(table_module, "MAX_BYTES", 1)
     assert do(table, Increment("a"), caller=ANNA, seq=2).only().value == 2
     assert do(table, Increment("a"), caller=BERT, seq=1).problem.code == "limit-exceeded"
 
@@ -838,8 +839,8 @@ def test_a_key_that_nobody_signed_takes_no_room_for_callers(table, two_callers):
     for caller in (ANNA, BERT):
         do(table, Increment("a"), caller=caller, seq=1)
     assert do(table, Increment("a"), key="k").only().value == 3
-    assert table.caller_bytes == 2 * (CALLER_OVERHEAD + 1)
+    assert table.callers.bytes == 2 * (OVERHEAD + 1)
 
 
 def test_the_promised_room_for_callers():
-    assert table_module.MAX_CALLER_BYTES == 256 * 1024 * 1024
+    assert table_module.MAX_BYTES == 256 * 1024 * 1024

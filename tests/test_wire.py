@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from counter.errors import InvalidRequest, LimitExceeded, NotFound, OutOfBounds, VersionMismatch
 from counter.fields import INT64_MAX, INT64_MIN
 from counter.information import Information, Limits, ManagerFigures, WorkerFigures
-from counter.ops import RESULT_TYPES, Delete, Get, Hello, Increment, Info, List, Report, Request, Set
-from counter.results import Change, Entry, Page, Problem, Reply
+from counter.ops import RESULT_TYPES, Changes, Delete, Get, Hello, Increment, Info, List, Report, Request, Set
+from counter.results import Change, ChangesPage, Entry, Page, Problem, Reply
 from counter.wire import (
     MAX_REPLY,
     FrameRefused,
@@ -49,6 +49,7 @@ OPS = [
     Set("x", min=None, ttl=5),
     Delete("x", "present"),
     List("pre", "-value", 1000, "cursor"),
+    Changes("r.1", "pre", 12.5, 1000),
     Info(),
     Hello("worker", 4711, "1.0"),
     Report(12),
@@ -59,6 +60,7 @@ RESULTS = {
     Set: [FAR_CHANGE],
     Delete: [CHANGE],
     List: [Page([ENTRY, PLAIN], "next"), Page([], None)],
+    Changes: [ChangesPage([ENTRY], ["gone"], "r.9", True, False), ChangesPage([], [], "r.0", False, True)],
     Info: [INFORMATION],
     Hello: [Limits(1_000_000, 1024 * 1024), Limits(1, 2, 3, 4, 5)],
     Report: [None],

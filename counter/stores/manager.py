@@ -16,13 +16,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import queue
 import socket
-import threading
 import time
 import weakref
-from collections import deque
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -31,17 +29,18 @@ from ..errors import InvalidRequest, LimitExceeded, OutcomeUnknown, StoreUnavail
 from ..handshake import ClientHandshake, HandshakeFailed
 from ..home import Home, default_home
 from ..information import Limits
-from ..ops import CALLER_BYTES, Hello, Request
+from ..ops import CALLER_BYTES, Changes, Hello, Request
 from ..results import Reply
 from ..settings import SETTINGS, VERSION, number
 from ..store import Store, StoreUrl
 from ..wire import Frames, decode_reply, encode_request, frame
+from .pool import Pool
 
 MAX_ANSWER = 64 * 1024 * 1024
 """Longest frame taken from the manager, in bytes."""
 _POOL = 16
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
-_LOST_SECONDS = 1.0  # after its deadline a call has ended; if its slot was not given back, it is lost
+_WATCHERS = 1000  # most connections of one process that wait for changes
 
 
 class ManagerStore(Store):
@@ -62,7 +61,7 @@ class ManagerStore(Store):
         self._timeout = timeout
         self._role = role
         self._size = pool
-        self._pools: dict[int, _Pool] = {}  # by pid: at most one, but for a moment after a fork
+        self._pools: dict[int, _Pools] = {}  # by pid: at most one, but for a moment after a fork
         _stores.add(self)
 
     @classmethod
@@ -89,8 +88,11 @@ class ManagerStore(Store):
     def execute(self, request: Request, timeout: float | None = None) -> Reply:
         """As every store does; waits for a manager that is being restarted, and repeats what broke off."""
         seconds = self._timeout if timeout is None else SETTINGS["timeout"].parse(timeout, "timeout")
+        op, pools = request.ops[0], self._pools_of_process()
+        pool = pools.usual
+        if isinstance(op, Changes) and op.wait:
+            seconds, pool = seconds + op.wait, pools.watching
         deadline = time.monotonic() + seconds
-        pool = self._pool()
         held: list[_Slot] = []
         try:
             return pool.take(deadline, held).ask(request, deadline)
@@ -100,121 +102,32 @@ class ManagerStore(Store):
 
     def close(self) -> None:
         """Close the connections that are idle; the next call opens one again."""
-        if (pool := self._pools.get(os.getpid())) is not None:
+        for pool in self._pools.get(os.getpid(), ()):
             pool.close_idle()
 
     def forget_others(self) -> None:
         """Drop what a parent process had open: its connections are the parent's."""
         for pid in [pid for pid in self._pools if pid != os.getpid()]:
-            if (pool := self._pools.pop(pid, None)) is not None:  # else another thread was faster
+            for pool in self._pools.pop(pid, ()):  # none, if another thread was faster
                 pool.abandon()
 
-    def _pool(self) -> _Pool:
+    def _pools_of_process(self) -> _Pools:
         # The pid is looked at each time: a server that forks in C runs no at-fork hooks.
         pid = os.getpid()
-        pool = self._pools.get(pid)
-        if pool is None:
+        pools = self._pools.get(pid)
+        if pools is None:
             self.forget_others()
-            fresh = _Pool(Home(self.home), self._role, self._size)
-            pool = self._pools.setdefault(pid, fresh)  # atomic: two threads get the same one
-        return pool
+            home = Home(self.home)
+            fresh = _Pools(*(Pool(lambda: _Slot(home, self._role), most) for most in (self._size, _WATCHERS)))
+            pools = self._pools.setdefault(pid, fresh)  # atomic: two threads get the same ones
+        return pools
 
 
-class _Waiter:
-    """Who waits for a slot until *deadline*; it is put into *given*."""
+class _Pools(NamedTuple):
+    """Those of one process: what waits for changes must not keep all others from asking."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        # Looked up now and not at import: a preloaded app is imported before gevent patches the module, and
-        # waiting in the queue of before would hold up every greenlet of the worker.
-        self.given: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
-
-
-class _Pool:
-    """The slots of one process, the last used first; who waits longest gets the next one that is free.
-
-    A signal's handler may raise anywhere in here, and a slot be lost by that. It is replaced once the
-    deadline of the call that had it is over.
-    """
-
-    def __init__(self, home: Home, role: str, size: int) -> None:
-        self._home = home
-        self._role = role
-        self._size = size
-        self._idle: list[_Slot] = []
-        self._busy: dict[_Slot, float] = {}  # until when it can be in use
-        self._waiting: deque[_Waiter] = deque()
-        self._lock = threading.RLock()  # a signal's handler may count too
-
-    def take(self, deadline: float, held: list[_Slot]) -> _Slot:
-        """A slot, which is put into *held* first: so whoever is interrupted can give it back."""
-        with self._lock:
-            slot = self._free_slot()
-            if slot is not None:
-                held.append(slot)
-                self._busy[slot] = deadline
-                return slot
-            waiter = _Waiter(deadline)
-            self._waiting.append(waiter)
-        held.append(self._wait(waiter))
-        return held[0]
-
-    def give(self, slot: _Slot) -> None:
-        try:
-            self._give(slot)
-        except BaseException:
-            self._give(slot)
-            raise
-
-    def _give(self, slot: _Slot) -> None:
-        """Can be interrupted anywhere and repeated."""
-        with self._lock:
-            if slot not in self._busy:
-                if slot not in self._idle:
-                    slot.close()  # it was taken for lost, and another is in its place
-            elif self._waiting:
-                self._busy[slot] = self._waiting[0].deadline
-                self._waiting.popleft().given.put(slot)
-            else:
-                self._idle.append(slot)
-                del self._busy[slot]
-
-    def close_idle(self) -> None:
-        with self._lock:
-            for slot in self._idle:
-                slot.close()
-
-    def abandon(self) -> None:
-        for slot in [*self._idle, *self._busy]:  # no lock: after a fork nobody may be left to release it
-            slot.close()
-
-    def _free_slot(self) -> _Slot | None:
-        while self._idle:
-            if (slot := self._idle.pop()) not in self._busy:  # in both: its return was interrupted
-                return slot
-        if len(self._busy) >= self._size:
-            now = time.monotonic()
-            for lost in [slot for slot, until in self._busy.items() if until + _LOST_SECONDS < now]:
-                del self._busy[lost]
-                lost.close()
-        return _Slot(self._home, self._role) if len(self._busy) < self._size else None
-
-    def _wait(self, waiter: _Waiter) -> _Slot:
-        try:
-            while (left := waiter.deadline - time.monotonic()) > 0:
-                try:
-                    return waiter.given.get(timeout=min(left, _LOST_SECONDS))
-                except queue.Empty:
-                    with self._lock:
-                        if waiter in self._waiting and (slot := self._free_slot()) is not None:
-                            self._busy[slot] = waiter.deadline
-                            return slot
-        finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(waiter)
-        with self._lock, contextlib.suppress(queue.Empty):  # locked: nobody is just about to put one in
-            return waiter.given.get_nowait()
-        raise StoreUnavailable(f"all {self._size} connections were busy until the deadline: nothing was sent")
+    usual: Pool[_Slot]
+    watching: Pool[_Slot]
 
 
 class _Slot:

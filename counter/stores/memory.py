@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 
+from msgspec import structs
+
+from ..changes import changes
 from ..errors import CounterError, InvalidRequest
 from ..information import Information, Limits
 from ..listing import Job, T, count, page
-from ..ops import Hello, Info, List, Report, Request
-from ..results import Reply, Result
+from ..ops import Changes, Hello, Info, List, Report, Request
+from ..results import ChangesPage, Reply, Result
 from ..run import Run
 from ..settings import VERSION, number
 from ..store import Store, StoreUrl
 from ..table import CounterTable
 
+_SWEEP_SECONDS = 1.0
 _RESULT_BYTES = 400  # of a `Change` with its times and version, about
 
 
@@ -29,6 +33,7 @@ class MemoryStore(Store):
         self._table: CounterTable[Reply] = CounterTable(self._run.id, limit, _as_replayed, _size)
         # Held from asking the time on, or the turn that asked first could come second, with an earlier time.
         self._in_order = threading.Lock()
+        self._changed = threading.Condition()
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> MemoryStore:
@@ -45,6 +50,8 @@ class MemoryStore(Store):
     def execute(self, request: Request, timeout: float | None = None) -> Reply:
         """As every store does; nothing can fail on the way, and *timeout* has no effect."""
         op = request.ops[0]
+        if isinstance(op, Changes):
+            return Reply([self._wait_for(op)])
         if isinstance(op, List | Info | Hello | Report):
             try:
                 return Reply([self._answer(op)])
@@ -54,10 +61,31 @@ class MemoryStore(Store):
             turn.sweep(self._run.ticks())
             reply = turn.execute(request, self._run.ticks(), seal=lambda reply: reply)
             turn.commit(append=lambda outcomes: None)
-            return reply
+        if turn.changed:
+            with self._changed:
+                self._changed.notify_all()
+        return reply
 
     def close(self) -> None:
         """Nothing to give back; the counters stay as long as the process."""
+
+    def _wait_for(self, op: Changes) -> ChangesPage:
+        until = self._run.ticks() + op.wait
+        with self._changed:
+            while True:
+                self._sweep()
+                page = self._finish(changes(self._table, op, self._run.now()))
+                left = until - self._run.ticks()
+                if page.tells or left <= 0:
+                    return page
+                op = structs.replace(op, since=page.version)
+                self._changed.wait(min(left, _SWEEP_SECONDS))
+
+    def _sweep(self) -> None:
+        """Find what has ended, where nobody else comes by."""
+        with self._in_order, self._table.turn(self._run.now()) as turn:
+            turn.sweep(self._run.ticks())
+            turn.commit(append=lambda outcomes: None)
 
     def _answer(self, op: List | Info | Hello | Report) -> Result:
         now = self._run.now()

@@ -15,8 +15,9 @@ def share_callers_after_a_fork(_text):
 
     def forget_others(store):
         for pid in [pid for pid in store._pools if pid != os.getpid()]:
-            pool = store._pools[os.getpid()] = store._pools.pop(pid)
-            pool.abandon()
+            pools = store._pools[os.getpid()] = store._pools.pop(pid)
+            for pool in pools:
+                pool.abandon()
 
     ManagerStore.forget_others = forget_others
 
