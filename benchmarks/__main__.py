@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-BENCHMARKS = {"durability": "benchmarks.durability"}
+BENCHMARKS = {"changes": "benchmarks.changes", "durability": "benchmarks.durability"}
 USAGE = "Usage: scripts/bench NAME [ARGS], or --list\n\nscripts/bench NAME --help tells the ARGS of one."
 
 

@@ -31,10 +31,7 @@ class Manager:
     @property
     def cpu_seconds(self) -> float:
         """User and system time of all its threads so far."""
-        clock = (
-            ~self.pid << 3
-        ) | 2  # as clock_getcpuclockid(3) makes it on Linux: by the ns, not by the tick
-        return time.clock_gettime(clock)
+        return cpu_seconds(self.pid)
 
     @property
     def memory(self) -> int:
@@ -81,6 +78,12 @@ def manager(home: Path, durability: str, command: Sequence[str] = ()) -> Iterato
         finally:
             process.kill()
             process.wait()
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of the process *pid* so far."""
+    clock = (~pid << 3) | 2  # as clock_getcpuclockid(3) makes it on Linux: by the ns, not by the tick
+    return time.clock_gettime(clock)
 
 
 def _errors(home: Path) -> Path:

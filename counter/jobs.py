@@ -20,6 +20,7 @@ from .stock import Work
 
 LOOK_SECONDS = 1.0
 """How often those who wait are looked after: whether they are still there."""
+_GRAIN = 0.02  # seconds between two looks for those whose time is over: each goes through all who wait
 
 logger = logging.getLogger("counter.manager")
 
@@ -41,6 +42,36 @@ class _UnderWay(NamedTuple):
     until: float = 0.0
 
 
+class _Parked:
+    """Those who wait, by the prefix of what they wait for: a change costs no look at each of them."""
+
+    def __init__(self) -> None:
+        self._by_length: dict[int, dict[str, list[_UnderWay]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_length)
+
+    def add(self, each: _UnderWay, prefix: str) -> None:
+        self._by_length.setdefault(len(prefix), {}).setdefault(prefix, []).append(each)
+
+    def take(self, changed: Collection[str]) -> list[_UnderWay]:
+        """Who waits for one of the names that *changed*; they wait no longer."""
+        found = []
+        for length, by_prefix in list(self._by_length.items()):
+            for prefix in {name[:length] for name in changed} & by_prefix.keys():
+                found += by_prefix.pop(prefix)
+            if not by_prefix:
+                del self._by_length[length]
+        return found
+
+    def take_all(self) -> list[_UnderWay]:
+        """Everybody; nobody waits any longer."""
+        waiting = self._by_length.values()
+        found = [each for by_prefix in waiting for group in by_prefix.values() for each in group]
+        self._by_length = {}
+        return found
+
+
 class Jobs:
     """The questions under way, and those that wait for changes.
 
@@ -48,6 +79,7 @@ class Jobs:
         connections: where they come from.
         ticks: the monotonic clock, in seconds.
         look: begins to look for changes.
+        newest: the version of now, which only a change that `wake` is told of makes another one.
     """
 
     def __init__(
@@ -55,13 +87,18 @@ class Jobs:
         connections: Connections,
         ticks: Callable[[], float],
         look: Callable[[Changes], Job[ChangesPage]],
+        newest: Callable[[], str],
     ) -> None:
         self._connections = connections
         self._ticks = ticks
         self._look = look
+        self._newest = newest
+        self._seen = ""  # by all who wait: looking again, they need not go through what was before
         self._jobs: deque[_UnderWay] = deque()
-        self._parked: list[_UnderWay] = []
-        self._looks_at = math.inf
+        self._parked = _Parked()
+        self._looks_at = math.inf  # for those whose time is over
+        self._looked_at = -math.inf
+        self._checks_at = math.inf  # for those who have left
 
     def __len__(self) -> int:
         """How many are under way; those that wait are not."""
@@ -70,7 +107,7 @@ class Jobs:
     @property
     def next_look(self) -> float | None:
         """When, in ticks, somebody who waits is to be looked after; None if nobody waits."""
-        return self._looks_at if self._parked else None
+        return min(self._looks_at, self._checks_at) if self._parked else None
 
     def begin(self, question: Question, job: Job[Any]) -> None:
         """Answer *question* by *job*; until then its connection asks nothing else."""
@@ -82,28 +119,26 @@ class Jobs:
 
     def wake(self, changed: Collection[str]) -> None:
         """Look again for those who wait for one of the names that *changed*."""
-        waiting, self._parked = self._parked, []
-        for each in waiting:
-            prefix = each.changes.prefix if each.changes else ""
-            if not prefix or any(name.startswith(prefix) for name in changed):
-                self._jobs.append(self._again(each))
-            else:
-                self._park(each)
+        if self._parked:
+            self._jobs += map(self._again, self._parked.take(changed))
+            self._seen = self._newest()
 
     def look_after(self) -> None:
         """Answer those who have waited long enough, and forget those who have left."""
-        ticks = self._ticks()
-        if not self._parked or ticks < self._looks_at:
+        ticks, next_look = self._ticks(), self.next_look
+        if next_look is None or ticks < next_look:
             return
-        waiting, self._parked, self._looks_at = self._parked, [], math.inf
+        check = ticks >= self._checks_at
+        waiting, self._looked_at, self._looks_at = self._parked.take_all(), ticks, math.inf
+        self._checks_at = math.inf if check else self._checks_at
         for each in waiting:
             connection = each.question.connection
-            if connection.closed or connection.abandoned:
+            if connection.closed or (check and connection.abandoned):
                 self._connections.close(connection)
             elif each.until <= ticks:
                 self._jobs.append(self._again(each))
             else:
-                self._park(each)
+                self._park(each, ticks)
 
     def run(self, until: float) -> None:
         """Go on with the jobs in turn, a slice each."""
@@ -129,12 +164,15 @@ class Jobs:
         self._jobs.append(each)
         self._connections.go_on(connection)
 
-    def _park(self, each: _UnderWay) -> None:
-        self._parked.append(each)
-        self._looks_at = min(self._looks_at, each.until, self._ticks() + LOOK_SECONDS)
+    def _park(self, each: _UnderWay, ticks: float) -> None:
+        self._parked.add(each, each.changes.prefix if each.changes else "")
+        self._looks_at = min(self._looks_at, max(each.until, self._looked_at + _GRAIN))
+        self._checks_at = min(self._checks_at, ticks + LOOK_SECONDS)
 
     def _again(self, each: _UnderWay) -> _UnderWay:
-        return each._replace(job=self._look(each.changes)) if each.changes else each
+        if each.changes is None:
+            return each
+        return each._replace(job=self._look(structs.replace(each.changes, since=self._seen)))
 
     def _go_on(self, each: _UnderWay) -> None:
         """One slice, and the answer if that was the last."""
@@ -142,9 +180,10 @@ class Jobs:
             next(each.job)
         except StopIteration as end:
             answer = end.value
-            if each.changes and not answer.tells and self._ticks() < each.until:
-                seen = structs.replace(each.changes, since=answer.version)
-                self._park(each._replace(changes=seen))
+            ticks = self._ticks()
+            if each.changes and not answer.tells and ticks < each.until:
+                self._seen = answer.version
+                self._park(each, ticks)
                 return
             reply = Reply([answer])
         except CounterError as error:

@@ -66,6 +66,7 @@ def _serve(options: ManagerOptions, ready: Callable[[], None], stopping: Callabl
         before = signal.set_wakeup_fd(server.wake_file, warn_on_full_buffer=False)
         try:
             ready()
+            gc.freeze()  # what was restored stays; to go through it takes 70 ms at 1,000,000 counters
             server.serve_forever()
             stopping()
         finally:

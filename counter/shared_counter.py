@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import UNSET, UnsetType
 
 from .errors import CounterError, InvalidRequest, NotFound, OutcomeUnknown, VersionMismatch
-from .fields import MAX_OPS, OnBound, TtlMode, check_int
+from .fields import MAX_OPS, MAX_PAGE, OnBound, TtlMode, check_int
 from .multiset import Multiset, made, plain
-from .ops import AnyOp, Delete, Increment, Request, Set
+from .ops import AnyOp, Changes, Delete, Increment, Request, Set
 from .prefix import PrefixStore
 from .reading import Reading
-from .results import Problem
+from .results import ChangesPage, Problem
 from .store import open_store
+from .watch import follow
 
 T = TypeVar("T")
 Counts = Iterable[str] | Mapping[str, int]
@@ -226,6 +227,31 @@ class SharedCounter(Multiset):
         for result in self.store.execute(request, timeout).unwrap():
             if isinstance(result, Problem) and result.code != NotFound.code:  # gone already: as it should be
                 raise result.error()
+
+    def watch(
+        self,
+        prefix: str = "",
+        *,
+        since: str | None = None,
+        wait: float | None = None,
+        limit: int = MAX_PAGE,
+        timeout: float | None = None,
+    ) -> Generator[ChangesPage, None, None]:
+        """What there is and then what changes, page after page, until the caller stops.
+
+        A page is *complete* if what it and those after it do not list is not there: the first one, and
+        another when the store cannot tell what was missed, as after the manager's restart. That is waited
+        for, a minute at least. A page's *version* is what to go on from.
+
+        Args:
+            prefix: only counters whose names begin so.
+            since: the version of the last page seen; None tells everything.
+            wait: after so many seconds without a change an empty page comes (None: none ever does).
+            limit: most counters in a page.
+            timeout: seconds for each page, besides *wait*.
+        """
+        op = made(Changes, since, prefix, limit=limit)
+        return follow(self.store, op, wait, timeout)
 
     def view(self, prefix: str) -> SharedCounter:
         """The counters whose names begin with *prefix*, under what is left of their names.

@@ -135,3 +135,19 @@ def test_people_are_told_in_a_table(tmp_path):
     done = bench("durability", *TINY, "--folder", tmp_path, "--part", "cost")
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[0] for line in done.stdout.splitlines()[3:6]] == ["memory", "everysec", "always"]
+
+
+@pytest.mark.process
+def test_watching_has_figures_beside_another_version(tmp_path):
+    arguments = ("--counters", "1500", "--rounds", "2", "--seconds", "0.1", "--folder", tmp_path)
+    done = bench("changes", *arguments, "--against", ROOT, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = json.loads(done.stdout)
+    assert list(figures["versions"]) == ["this", "against"]
+    assert all(is_spread(each) for version in figures["versions"].values() for each in version.values())
+    answer = figures["first_answer"]
+    assert (answer["pages"], answer["counters"]) == ([2] * 3, [1500] * 3)
+    assert is_spread(answer["longest"])
+    assert list(tmp_path.iterdir()) == []
+    text = bench("changes", *arguments).stdout
+    assert "1,500 counters" in text and "the first answer: 2 (2-2) pages" in text

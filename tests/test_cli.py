@@ -3,20 +3,23 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 import msgspec
 import pytest
 from click.testing import CliRunner
-from support import COMMAND, clean_environ
+from support import COMMAND, clean_environ, start_process
 
-from counter import Change, Entry, Page, connect
+from counter import Change, ChangesPage, Entry, OutOfBounds, Page, connect
 from counter.cli import COMMANDS, main
+from counter.cli.watching import News
 from counter.errors import STORE_ERRORS
 from counter.fields import INT64_MAX, INT64_MIN
 from counter.information import Information
@@ -229,6 +232,131 @@ def test_a_list_goes_on_over_pages_as_far_as_asked(terminal):
     assert [line.split("\t")[0] for line in lines] == [f"{number:04}" for number in range(2500)]
     pages = [json.loads(line) for line in terminal.out("list", "--all", "--json").splitlines()]
     assert [len(page["counters"]) for page in pages] == [1000, 1000, 500]
+
+
+# -- watching
+
+
+def entries(*named, run="a"):
+    """Entries that changed at the seconds given, `name=value@second`."""
+    found = []
+    for text in named:
+        name, value, second = re.split("[=@]", text)
+        at = datetime.fromtimestamp(int(second), UTC)
+        found.append(Entry(name, int(value), f"{run}.{second}", at, at))
+    return found
+
+
+def news(*pages):
+    """What is told of each of *pages*: (counters, gone, more, complete)."""
+    told = News()
+    shown = []
+    for counters, gone, more, complete in pages:
+        page = ChangesPage(counters, gone, "v", more, complete)
+        shown.append([f"{each.name} {getattr(each, 'value', 'gone')}" for each in told.of(page)])
+    return shown
+
+
+def test_watching_tells_what_there_is_and_what_changes():
+    first = (entries("a=1@1", "b=2@2"), [], False, True)
+    assert news(first, (entries("a=2@3"), ["b"], False, False)) == [["a 1", "b 2"], ["a 2", "b gone"]]
+
+
+def test_watching_tells_nothing_twice_after_a_restart():
+    """Then everything is listed again, with other versions; what is missing there is gone."""
+    before = (entries("a=1@1", "b=2@2", "c=3@3", "d=4@4"), [], False, True)
+    after = (entries("a=1@1", "b=9@8", run="b"), [], True, True)
+    rest = (entries("c=3@9", run="b"), [], False, False)
+    assert news(before, after, rest)[1:] == [["b 9"], ["c 3", "d gone"]]
+
+
+def test_watching_tells_of_no_end_of_what_was_never_shown():
+    assert news((entries("a=1@1"), [], False, True), ([], ["x", "a"], False, False)) == [["a 1"], ["a gone"]]
+    begun = [(entries("a=1@1", "b=1@1"), [], False, True), (entries("a=1@1"), [], True, True)]
+    assert news(*begun, ([], ["b"], True, False), (entries("c=1@2"), [], False, False))[2:] == [
+        ["b gone"],
+        ["c 1"],
+    ]
+
+
+def test_watching_prints_a_line_a_counter_until_the_store_is_away(terminal, monkeypatch):
+    class Two(Failing):
+        """Answers twice, and then fails."""
+
+        def __init__(self):
+            self.pages = [
+                ChangesPage(entries("shop:a b=-5@1", "shop:c=2@2"), [], "v", False, True),
+                ChangesPage(entries("shop:c=3@3"), ["shop:a b", "shop:é"], "w", False, False),
+            ]
+            self.asked = []
+
+        def execute(self, request, timeout=None):
+            self.asked.append((request.ops[0].prefix, timeout))
+            if not self.pages:
+                raise OutOfBounds("it ends here")
+            return Reply([self.pages.pop(0)])
+
+    store = Two()
+    monkeypatch.setattr("counter.cli.client.open_store", lambda url: store)
+    result = terminal.run("watch", "shop:", "--timeout", 3)
+    assert (result.exit_code, result.stderr) == (1, "counter: it ends here\n")
+    assert result.stdout == "shop:a b\t-5\nshop:c\t2\nshop:c\t3\nshop:a b\tgone\n"
+    assert store.asked == [("shop:", 3)] * 3
+    store.__init__()
+    shown = [json.loads(line) for line in terminal.run("watch", "--json").stdout.splitlines()]
+    assert [(line["name"], line.get("value"), line.get("gone")) for line in shown] == [
+        ("shop:a b", -5, None),
+        ("shop:c", 2, None),
+        ("shop:c", 3, None),
+        ("shop:a b", None, True),
+    ]
+    assert shown[0]["version"] == "a.1"
+
+
+@pytest.mark.process
+def test_watching_goes_on_through_a_restart_and_ends_with_ctrl_c(tmp_path):
+    home = tmp_path / "home"
+    counters = connect(f"counter://{home}")
+    with start_process([*COMMAND, "manager", "--home", home]) as manager:
+        manager.line("ready")
+        counters.update({"shop:a": 1, "shop:b": 2, "blog": 1})
+        with start_process([*COMMAND, "watch", "shop:", "--home", home]) as watching:
+            watching.line("shop:b\t2")
+            counters.increment("shop:a")
+            watching.line("shop:a\t2")
+            assert manager.stop() == 0
+            with start_process([*COMMAND, "manager", "--home", home]) as manager:
+                manager.line("ready")
+                counters.increment("shop:b")
+                watching.line("shop:b\t3")
+                counters.delete("shop:a")
+                watching.line("shop:a\tgone")
+                assert watching.stop(signal.SIGINT) == 130
+                assert sorted(watching.stdout.splitlines()[:2]) == ["shop:a\t1", "shop:b\t2"]
+                assert watching.stdout.splitlines()[2:] == ["shop:a\t2", "shop:b\t3", "shop:a\tgone"]
+                assert watching.stderr.strip() == "", "it ends the line of a terminal and says nothing"
+    counters.close()
+
+
+@pytest.mark.process
+def test_watching_ends_when_nobody_reads(tmp_path):
+    home = tmp_path / "home"
+    with start_process([*COMMAND, "manager", "--home", home]) as manager:
+        manager.line("ready")
+        counters = connect(f"counter://{home}")
+        counters.increment("a")
+        command = [*COMMAND, "watch", "--home", home]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, env=clean_environ(), **pipes) as watching:
+            assert watching.stdout.readline() == b"a\t1\n"
+            watching.stdout.close()
+            counters.increment("a")
+            assert watching.stderr.read() == b""
+            assert watching.wait(20) != 0
+        counters.close()
+
+
+# -- the store
 
 
 def test_info_prints_a_line_for_each_field(terminal):

@@ -32,6 +32,7 @@ COMMANDS = {
     "reset": "counter.cli.data:reset",
     "delete": "counter.cli.data:delete",
     "list": "counter.cli.data:list_",
+    "watch": "counter.cli.watching:watch",
     "export": "counter.cli.moving:export",
     "import": "counter.cli.moving:import_",
     "backup": "counter.cli.homes:backup",
