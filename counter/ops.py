@@ -13,7 +13,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from .errors import InvalidRequest
 from .fields import (
-    INT64_MAX,
     MAX_NAME,
     MAX_OPS,
     MAX_PAGE,
@@ -33,10 +32,12 @@ from .fields import (
     check_key,
     check_name,
 )
-from .information import Information, Limits
+from .information import LATENCY_BOUNDS, Count, Information, Latencies, Limits, StatusClass
 from .results import Change, ChangesPage, Entry, Page
 
 CALLER_BYTES = 16
+MAX_ROUTES = 100
+"""Most routes in one report."""
 
 
 def _given(value: object) -> bool:
@@ -204,9 +205,23 @@ class Hello(Op, frozen=True, gc=False):
 
 
 class Report(Op, frozen=True, gc=False):
-    """A worker's figures since its last report; the manager adds them up, nothing else depends on them."""
+    """A worker's figures since its last report; the manager adds them up, nothing else depends on them.
 
-    requests: Annotated[int, Meta(ge=0, le=INT64_MAX)]
+    *number* grows with each report of a process; one that comes again is counted once. *slots* is how many
+    clients can wait for changes at once, *slots_used* how many do now.
+    """
+
+    number: Count
+    requests: Count
+    slots: Count = 0
+    slots_used: Count = 0
+    http: Annotated[dict[ShortText, dict[StatusClass, Latencies]], Meta(max_length=MAX_ROUTES)] = {}
+
+    def __post_init__(self) -> None:
+        for by_status in self.http.values():
+            for each in by_status.values():
+                if not 0 <= each.seconds < MAX_TTL or len(each.counts) != len(LATENCY_BOUNDS) + 1:
+                    raise InvalidRequest("latencies are seconds, and a number for each bound and above")
 
 
 CounterOp = Get | Increment | Set | Delete

@@ -29,7 +29,7 @@ from .connection import Connection
 from .connections import Connections
 from .door import Door
 from .errors import CounterError, InvalidRequest, StoreUnavailable, Unsupported
-from .figures import Figures
+from .figures import Figures, Seal
 from .handshake import HandshakeFailed
 from .home import Home
 from .information import Information, Limits, ManagerFigures
@@ -58,11 +58,15 @@ logger = logging.getLogger("counter.manager")
 
 
 class Asked(NamedTuple):
-    """A request that a turn has decided, and the sealed reply, to be sent after the commit."""
+    """A request that a turn has decided, and the sealed reply, to be sent after the commit.
+
+    *reply* is what was sealed, None if the answer is one that was given before.
+    """
 
     question: Question
     request: Request
     sealed: bytes
+    reply: Reply | None
 
 
 class CounterManager(BaseManager):
@@ -108,7 +112,7 @@ class ManagerServer(Server):
         self._figures = Figures()
         door = Door(home, home.bind(), shared=options.group is not None)
         self._connections = Connections(door, self._run.ticks, self._figures.leave)
-        self._jobs = Jobs(self._connections, self._run.ticks, self._changes)
+        self._jobs = Jobs(self._connections, self._run.ticks, self._changes, self._version)
         self._swept = 0.0
         self._syncs = options.durability == "always"  # a commit takes as long as the disk
         self._greeting = False  # somebody is being let in, and goes on at once
@@ -189,14 +193,15 @@ class ManagerServer(Server):
             self._sweeping = False  # tried again in a second, not at once and for ever
             self._answer_unchanged(answers, error)
         else:
-            for question, _, sealed in answers:
+            for question, request, sealed, reply in answers:
+                self._figures.decided(request.ops, reply)
                 self._connections.send(question.connection, sealed)
             if turn.changed:
                 self._jobs.wake(turn.changed)
 
     def _take_in(self, turn: Turn[bytes], answers: list[Asked], until: float) -> None:
         """Execute what is ready."""
-        self._greeting = False
+        self._greeting, seal = False, Seal()
         for connection, payload in self._connections.take_ready():
             try:
                 question = self._question(connection, payload)
@@ -205,8 +210,8 @@ class ManagerServer(Server):
                     continue
                 work = question.work
                 if isinstance(work, Request):
-                    sealed = turn.execute(work, self._run.ticks(), question.seal)
-                    answers.append(Asked(question, work, sealed))
+                    sealed = turn.execute(work, self._run.ticks(), seal.for_next(question.seal))
+                    answers.append(Asked(question, work, sealed, seal.reply))
                 elif isinstance(work, Changes):
                     self._jobs.begin_changes(question, work)
                 else:
@@ -219,12 +224,13 @@ class ManagerServer(Server):
     def _answer_unchanged(self, asked: list[Asked], error: StoreUnavailable) -> None:
         """After a failed append: what was so before the turn is told, all else is refused with *error*."""
         with self._table.turn(self._run.now()) as turn:
-            for question, request, _ in asked:
-                ticks, seal = self._run.ticks(), question.seal
+            for question, request, *_ in asked:
+                ticks, seal = self._run.ticks(), Seal().for_next(question.seal)
                 if request.mutates:
                     sealed = turn.settled(request, ticks, seal) or seal(Reply.refusing(error))
                 else:
                     sealed = turn.execute(request, ticks, seal)
+                self._figures.decided(request.ops, seal.reply)
                 self._connections.send(question.connection, sealed)
 
     # Frames
@@ -240,23 +246,26 @@ class ManagerServer(Server):
         try:
             request = decode_request(payload)
         except InvalidRequest as error:
+            self._figures.unreadable()
             self._connections.send(connection, encode_reply(Reply.refusing(error)))
             return None
         op = request.ops[0]
-        if isinstance(op, Changes):
-            return Question(connection, op, encode_reply)
-        if isinstance(op, List):
-            return Question(connection, lambda table, now: page(table, op, now), encode_reply)
-        if isinstance(op, Info):
-            return Question(connection, self._information, encode_reply)
-        if not isinstance(op, Hello | Report):
+        if op.on_counter:
             return Question(connection, request, encode_reply)
+        if isinstance(op, Changes):
+            return Question(connection, op, self._figures.asked(connection, op, encode_reply))
+        if isinstance(op, List):
+            seal = self._figures.asked(connection, op, encode_reply)
+            return Question(connection, lambda table, now: page(table, op, now), seal)
+        if isinstance(op, Info):
+            seal = self._figures.asked(connection, op, encode_reply)
+            return Question(connection, self._information, seal)
         told = None
         if isinstance(op, Hello):
             self._figures.hello(connection, op)
             told = self._limits
-        else:
-            self._figures.report(connection, op.requests)
+        elif isinstance(op, Report):
+            self._figures.report(connection, op)
         self._connections.send(connection, encode_reply(Reply([told])))
         return None
 
@@ -294,8 +303,11 @@ class ManagerServer(Server):
     def _changes(self, op: Changes) -> Job[ChangesPage]:
         return changes(self._table, op, self._run.now())
 
+    def _version(self) -> str:
+        return self._table.versions.of(self._table.versions.newest)
+
     def _information(self, table: CounterTable[bytes], now: datetime) -> Job[Information]:
-        options = self._options
+        options, figures = self._options, self._figures
         counters = yield from count(table, now)
         return Information(
             VERSION,
@@ -305,8 +317,14 @@ class ManagerServer(Server):
             counters,
             self._limits,
             ManagerFigures(
-                os.getpid(), round(self._run.uptime(), 3), len(self._connections), self._figures.requests
+                os.getpid(),
+                round(self._run.uptime(), 3),
+                len(self._connections),
+                figures.requests,
+                figures.waiting,
             ),
             self._journal.figures(),
-            self._figures.workers(),
+            figures.workers(),
+            figures.operations(),
+            figures.http(),
         )

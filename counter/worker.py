@@ -18,26 +18,26 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from . import logs
-from .errors import CounterError, InvalidRequest, OutcomeUnknown
+from .errors import CounterError, InvalidRequest
 from .link import Link
-from .ops import Info, Report, Request
+from .meter import REPORT_SECONDS, Meter
+from .ops import Info, Request
 from .settings import number
 from .store import Store, open_store
 from .waitress_server import WaitressServer
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+    from wsgiref.types import WSGIApplication
 
 API = "counter.web:create_app"
 API_BODY = 2 * 1024 * 1024  # above the API's own caps, so that it is the API that says 413
 GRACE = 10.0
 """Seconds for requests in flight after SIGTERM."""
 CONNECTIONS = 1000
-REPORT_SECONDS = 1.0
 
 logger = logging.getLogger("counter.worker")
 
@@ -87,43 +87,6 @@ def _is_factory(found: object) -> bool:
     except (TypeError, ValueError):
         return False  # it needs arguments, as every WSGI app does, or does not tell
     return True
-
-
-class Meter:
-    """Counts the requests that *app* is given and reports them to the manager.
-
-    An app finds in its environ ``counter.report``, which reports at once, and ``counter.stopping``, which
-    tells whether this worker is about to end: time to close a stream.
-    """
-
-    def __init__(self, app: WSGIApplication, store: Store, stopping: Callable[[], bool]) -> None:
-        self._app = app
-        self._store = store
-        self._stopping = stopping
-        self._requests = 0
-        self._counting = threading.Lock()
-        self._reporting = threading.Lock()
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Hand a request on to the app."""
-        with self._counting:
-            self._requests += 1
-        environ["counter.report"] = self.report
-        environ["counter.stopping"] = self._stopping
-        return self._app(environ, start_response)
-
-    def report(self) -> None:
-        """Report what was not reported yet. Never fails: if nothing was applied, the next report has it."""
-        with self._reporting:
-            with self._counting:
-                requests, self._requests = self._requests, 0
-            try:
-                self._store.execute(Request([Report(requests)]), REPORT_SECONDS).only()
-            except OutcomeUnknown:
-                return
-            except CounterError:
-                with self._counting:
-                    self._requests += requests
 
 
 class Worker:

@@ -355,7 +355,7 @@ def noise(dice, count):
         encode_request(Request(ops)),
         encode_request(Request(ops[:1], caller=CALLER, seq=1, deadline=1e9)),
     ]
-    honest += [encode_request(Request([op])) for op in (List(), Info(), Report(1), Hello("x", 1, "1"))]
+    honest += [encode_request(Request([op])) for op in (List(), Info(), Report(1, 1), Hello("x", 1, "1"))]
     for _ in range(count):
         data = bytearray(dice.choice(honest))
         if dice.random() < 0.2:

@@ -264,7 +264,7 @@ def test_a_sequence_that_goes_back_is_refused(victim):
 def test_figures_that_grow_too_large_hide_nobody_elses(victim):
     hello = Hello("worker", 2**40, "x" * 64)
     with victim.connect() as liar:
-        for op in (hello, *[Report(2**63 - 1)] * 3):
+        for op in (hello, *[Report(number, 2**63 - 1) for number in (1, 2, 3)]):
             liar.request(op).unwrap()
         with victim.connect() as client:
             workers = client.request(Info()).only().workers

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from counter.errors import InvalidRequest, NotFound, OutOfBounds
 from counter.fields import INT64_MAX, INT64_MIN, MAX_OPS, MAX_TTL, check_name
+from counter.information import Latencies
 from counter.ops import (
     RESULT_TYPES,
     AnyOp,
@@ -220,7 +221,7 @@ def test_a_request_has_1_to_10000_ops(kind):
 
 
 @pytest.mark.parametrize(
-    "op", [List(), Info(), Hello("web", 1, "0"), Report(5)], ids=lambda op: type(op).__name__
+    "op", [List(), Info(), Hello("web", 1, "0"), Report(1, 5)], ids=lambda op: type(op).__name__
 )
 def test_what_is_not_about_one_counter_is_not_allowed_in_a_batch(op):
     assert Request([op]).ops == [op]
@@ -256,7 +257,7 @@ OPS = [
     List("a", "-value", 7, "c"),
     Info(),
     Hello("web", 1, "0"),
-    Report(5),
+    Report(1, 5, 4, 2, {"/livez": {"2xx": Latencies(0.5, [1, 0, 2, 0, 0, 0, 0])}}),
 ]
 
 

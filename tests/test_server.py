@@ -465,6 +465,40 @@ def test_our_client_sees_journal_full_and_it_resumes_by_itself(running):
         assert store.execute(Request([Increment("a")])).only().value == 2
 
 
+def operations(house):
+    """What Info counts, without the questions for it."""
+    told = house.client().ask(Info()).only().operations
+    return {op: outcomes for op, outcomes in told.items() if op != "info"}
+
+
+def test_what_came_of_a_turn_is_counted_once_it_is_sure(house, failing):
+    """By what was answered: to a batch, to a stock client, to what is no request, after a failed append."""
+    client, stock = house.client(), house.client(StockClient)
+    client.ask(Increment("a"), caller=ANNA, seq=1)
+    client.ask(Increment("a"), caller=ANNA, seq=1)  # repeated, not done again
+    client.ask(Increment("b"), Get("none"), atomic=False)
+    client.ask(Increment("b"), Get("none"))
+    stock.ask("increment", "a")
+    client.ask(List())
+    client.send(b"no request")
+    house.turn()
+    client.receive()
+    done = {
+        "get": {"not-found": 2},
+        "increment": {"not-found": 1, "ok": 3},
+        "list": {"ok": 1},
+        "unknown": {"invalid-request": 1},
+    }
+    assert operations(house) == done
+    failing()
+    client.say(Increment("a"))
+    stock.say("get", "a")
+    house.turn()
+    done["increment"][failing.code] = 1
+    done["get"]["ok"] = 1
+    assert operations(house) == done
+
+
 # ---------------------------------------------------------------- once
 
 

@@ -1,5 +1,6 @@
 """Frames that arrive in any pieces, and requests and replies that come out as they went in."""
 
+import math
 import struct
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from counter.errors import InvalidRequest, LimitExceeded, NotFound, OutOfBounds, VersionMismatch
 from counter.fields import INT64_MAX, INT64_MIN
-from counter.information import Information, Limits, ManagerFigures, WorkerFigures
+from counter.information import Information, Latencies, Limits, ManagerFigures, WorkerFigures
 from counter.ops import RESULT_TYPES, Changes, Delete, Get, Hello, Increment, Info, List, Report, Request, Set
 from counter.results import Change, ChangesPage, Entry, Page, Problem, Reply
 from counter.wire import (
@@ -30,6 +31,7 @@ ENTRY = Entry("é/ü", INT64_MIN, "r.1", NOW, NOW, -5, 5, "clamp", 60, "sliding"
 PLAIN = Entry("plain", 7, "r.2", NOW, NOW)
 CHANGE = Change("x", 3, "r.3", NOW, NOW, previous=1, delta=2, created=True)
 FAR_CHANGE = Change("x", INT64_MAX, "r.4", NOW, NOW, previous=INT64_MIN, delta=None)
+HTTP = {"/livez": {"2xx": Latencies(0.5, [1, 0, 2, 0, 0, 0, 0])}}
 INFORMATION = Information(
     "1.0",
     "manager",
@@ -37,8 +39,10 @@ INFORMATION = Information(
     "r",
     3,
     Limits(10, 20),
-    ManagerFigures(1, 2.5, 3, 4),
-    workers=[WorkerFigures(5, "w", 6)],
+    ManagerFigures(1, 2.5, 3, 4, 5),
+    workers=[WorkerFigures(5, "w", 6, 4, 3)],
+    operations={"get": {"ok": 5, "not-found": 1}},
+    http=HTTP,
 )
 OPS = [
     Get("é/ü"),
@@ -52,7 +56,8 @@ OPS = [
     Changes("r.1", "pre", 12.5, 1000),
     Info(),
     Hello("worker", 4711, "1.0"),
-    Report(12),
+    Report(1, 12),
+    Report(2, 12, 4, 3, HTTP),
 ]
 RESULTS = {
     Get: [ENTRY, PLAIN],
@@ -69,6 +74,13 @@ RESULTS = {
 
 def pack(value):
     return msgspec.msgpack.encode(value)
+
+
+SPENT = {"seconds": 0.5, "counts": [0] * 7}
+
+
+def report(**fields):
+    return pack({"ops": [{"op": "report", "number": 1, "requests": 1} | fields]})
 
 
 # Frames
@@ -192,6 +204,24 @@ def test_a_field_of_a_set_that_is_left_out_is_not_one_that_is_cleared():
         pack({"ops": [{"op": "get", "name": "x"}]})[:-1],
         pack({"ops": [{"op": "get", "name": "x"}]}) + b"\0",
         pack({"ops": [{"op": "get", "name": b"x"}]}),
+        pack({"ops": [{"op": "report", "requests": 1}]}),
+        pack({"ops": [{"op": "report", "number": -1, "requests": 1}]}),
+        pack({"ops": [{"op": "report", "number": 1, "requests": 2**63}]}),
+        report(requests=True),
+        report(slots=-1),
+        report(http=[]),
+        report(http={"r" * 65: {}}),
+        report(http={f"/{number}": {} for number in range(101)}),
+        report(http={"/": {"6xx": SPENT}}),
+        report(http={"/": {"2xx": {}}}),
+        report(http={"/": {"2xx": SPENT | {"seconds": -0.1}}}),
+        report(http={"/": {"2xx": SPENT | {"seconds": math.nan}}}),
+        report(http={"/": {"2xx": SPENT | {"seconds": math.inf}}}),
+        report(http={"/": {"2xx": SPENT | {"seconds": 1e300}}}),
+        report(http={"/": {"2xx": SPENT | {"counts": [1] * 6}}}),
+        report(http={"/": {"2xx": SPENT | {"counts": [1] * 8}}}),
+        report(http={"/": {"2xx": SPENT | {"counts": [-1] * 7}}}),
+        report(http={"/": {"2xx": SPENT | {"counts": [2**63] * 7}}}),
         b"\x81\xa3ops\x91\x82\xa2op\xa3get\xa4name\xa2\xff\xfe",  # no UTF-8
         b"\x81\xa1x" + b"\x91" * 50_000 + b"\xc0",  # deep, in an unknown field
         b"\x81\xa3ops\xdd\xff\xff\xff\xff",  # announces 4,294,967,295 ops

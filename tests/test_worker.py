@@ -1,4 +1,4 @@
-"""What a worker serves and what it reports; `test_processes.py` runs real ones."""
+"""What a worker serves, and when it is ready; `test_processes.py` runs real ones."""
 
 import socket
 import sys
@@ -6,11 +6,11 @@ import threading
 
 import pytest
 
-from counter import InvalidRequest, OutcomeUnknown, StoreUnavailable
+from counter import InvalidRequest, StoreUnavailable
 from counter.information import Information, Limits
 from counter.ops import Report
 from counter.results import Reply
-from counter.worker import Meter, Worker, load_app, parse_app
+from counter.worker import Worker, load_app, parse_app
 
 APPS = """
 class Plain:
@@ -99,17 +99,13 @@ class FakeStore:
 
     def __init__(self, *answers):
         self.answers = list(answers)
-        self.reported = []
-        self.asked = threading.Event()
 
     def execute(self, request, timeout=None):
-        self.asked.set()
         answer = self.answers.pop(0) if self.answers else None
         if isinstance(answer, Exception):
             raise answer
         (op,) = request.ops
         if isinstance(op, Report):
-            self.reported.append(op.requests)
             return Reply([None])
         return Reply([Information("0", "manager", "memory", "run", 0, Limits(1, 1))])
 
@@ -120,46 +116,6 @@ class FakeStore:
 def ok(environ, start_response):
     start_response("200 OK", [("Content-Length", "3")])
     return [b"ok\n"]
-
-
-def serve(meter, requests):
-    environ = {}
-    for _ in range(requests):
-        meter(environ, lambda status, headers: None)
-    return environ
-
-
-def test_a_meter_reports_each_request_once():
-    store = FakeStore()
-    meter = Meter(ok, store, lambda: False)
-    environ = serve(meter, 3)
-    environ["counter.report"]()
-    serve(meter, 2)
-    meter.report()
-    meter.report()
-    assert store.reported == [3, 2, 0]
-
-
-def test_figures_that_surely_did_not_arrive_are_carried_over_and_others_are_not():
-    """So the manager never counts a request twice."""
-    store = FakeStore(StoreUnavailable("away"), None, OutcomeUnknown("lost"))
-    meter = Meter(ok, store, lambda: False)
-    serve(meter, 3)
-    meter.report()
-    serve(meter, 1)
-    meter.report()
-    serve(meter, 7)
-    meter.report()
-    meter.report()
-    assert store.reported == [4, 0]
-
-
-def test_an_app_can_ask_whether_its_worker_is_about_to_end():
-    stopping = []
-    environ = serve(Meter(ok, FakeStore(), lambda: bool(stopping)), 1)
-    assert not environ["counter.stopping"]()
-    stopping.append(True)
-    assert environ["counter.stopping"]()
 
 
 def test_a_worker_is_ready_when_the_manager_answered_and_not_before(monkeypatch):
