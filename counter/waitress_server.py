@@ -16,6 +16,7 @@ And where a request's body ends must be plain: see `Parser`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -106,7 +107,13 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]
 
 
 class Task(WSGITask):  # type: ignore[misc]
-    """A request that the app answers."""
+    """A request that the app answers, which finds in its environ how many bytes `counter.unsent` has."""
+
+    def get_environment(self) -> dict[str, Any]:
+        """As waitress does, and how much of what was answered waits for the client to read it."""
+        environ: dict[str, Any] = super().get_environment()
+        environ["counter.unsent"] = lambda: self.channel.total_outbufs_len
+        return environ
 
     def build_response_header(self) -> bytes:
         """As waitress does, but without a promise to listen on if the server is to end."""
@@ -114,6 +121,13 @@ class Task(WSGITask):  # type: ignore[misc]
             self.request.headers["CONNECTION"] = "close"  # so waitress thinks that the client wants it
         header: bytes = super().build_response_header()
         return header
+
+    def finish(self) -> None:
+        """As waitress does, which would end the body of an answer to HEAD, where there is none."""
+        if self.request.command == "HEAD":
+            self.write(b"")
+            self.chunked_response = False
+        super().finish()
 
 
 class Channel(HTTPChannel):  # type: ignore[misc]
@@ -188,7 +202,8 @@ class WaitressServer:
         """Make `run` end. For signal handlers and other threads."""
         if not self.stopping.is_set():
             self.stopping.set()
-            self._server.pull_trigger()
+            with contextlib.suppress(OSError):  # `run` has seen it already, and closed all
+                self._server.pull_trigger()
 
     def _turn(self, timeout: float) -> None:
         wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 from urllib.parse import parse_qsl, quote
 
@@ -38,9 +38,9 @@ _COMPLAINT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>[^`]*)`)?", re.D
 
 
 class Answer(NamedTuple):
-    """What goes back: the body, and what differs from the usual."""
+    """What goes back: the body, which may be a stream, and what differs from the usual."""
 
-    body: bytes
+    body: bytes | Iterable[bytes]
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = JSON
