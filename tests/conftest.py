@@ -67,6 +67,13 @@ def manager(tmp_path_factory):
         yield manager
 
 
+def pytest_collection_modifyitems(items):
+    """Runs that hurt a whole service take turns where tests run two at a time (`--dist loadgroup`)."""
+    for item in items:
+        if item.path.stem in ("test_faults", "test_faults_storage", "test_planted"):
+            item.add_marker(pytest.mark.xdist_group("faults"))
+
+
 def pytest_collection_finish(session):
     """Thousands of tests live as long as the run: keep them out of every garbage collection."""
     gc.collect()

@@ -265,7 +265,7 @@ class Place:
             monkeypatch.setenv(
                 "COUNTER_URL", f"counter://{self.home}" if word == "with" else namespace["_url"]
             )
-            execute(block, namespace)
+            execute(block._replace(text=self.at_port(block.text)), namespace)
 
 
 def check_ended(process):

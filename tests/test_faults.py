@@ -263,7 +263,9 @@ def test_connections_that_are_refused_are_counted(tmp_path):
 HOOK = r"\b(faults?|fail_?points?|test_?hooks?|for_tests?|under_test|pytest)\b"
 OF_THE_SYSTEM = {"HOME", "PYTHONPATH"}
 """Variables of the environment that mean here what they mean everywhere."""
-OF_A_REQUEST = r"(HTTP_|wsgi\.|counter\.)|(CONTENT_|PATH_INFO|QUERY_|REQUEST_|SCRIPT_|SERVER_|REMOTE_)"
+OF_A_REQUEST = (
+    r"(HTTP_|wsgi\.|waitress\.|counter\.)|(CONTENT_|PATH_INFO|QUERY_|REQUEST_|SCRIPT_|SERVER_|REMOTE_)"
+)
 """What an `environ` holds that is a WSGI request's."""
 
 

@@ -19,13 +19,14 @@ strict_json wire pickles handshake
 logs link notify disk records recovery log snapshot keeper journal backup
 store prefix stores stores.memory stores.pool stores.manager
 connection door connections figures stock jobs server manager
-reading multiset shared_counter counter
+reading multiset watch shared_counter counter
 limits prometheus
 problems flask pytest_plugin
 web.security web.body web.config web.idempotency
-web.call web.conditions web.counters web.pages web.system web.app web
-waitress_server worker family supervisor
-cli.output cli.client cli.lines cli.data cli.moving cli.homes cli.processes cli
+web.call web.conditions web.counters web.pages web.system web.metrics web.watcher web.changes
+web.schemas web.parts web.operations web.openapi web.app web
+waitress_server meter worker family supervisor
+cli.output cli.client cli.lines cli.data cli.watching cli.moving cli.homes cli.processes cli
 __main__
 """
 """A module imports only from lines above, or what is left of it on its line. `counter` is `__init__`."""
@@ -37,7 +38,7 @@ LOADERS = {"store", "worker", "cli"}
 
 CLIENT_SIDE = {
     *("store", "prefix", "stores", "stores.memory", "stores.pool", "stores.manager"),
-    *("reading", "multiset", "shared_counter", "counter"),
+    *("reading", "multiset", "watch", "shared_counter", "counter"),
     *("limits", "prometheus", "problems", "flask", "pytest_plugin"),
 }
 JOURNAL = {"disk", "records", "recovery", "log", "snapshot", "keeper", "journal", "backup"}

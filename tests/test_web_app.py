@@ -154,6 +154,8 @@ def test_info(monkeypatch):
         "limits",
         "manager",
         "workers",
+        "operations",
+        "http",
     }
     assert (answer.status, set(info), reported) == (200, expected, [0])
     assert (info["store"], info["counters"], info["manager"], info["workers"]) == ("memory", 1, None, [])

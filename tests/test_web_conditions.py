@@ -121,6 +121,13 @@ def test_malformed(api, name, header):
     api.refuse(400, "invalid-request", "HEAD", "/v1/counters/a", headers=header)
 
 
+def test_a_malformed_header_is_refused_also_where_the_other_one_decides(api):
+    api.put("a")
+    headers = {"If-Match": '"nope"', "If-None-Match": "nope"}
+    refused = api.refuse(400, "invalid-request", "GET", "/v1/counters/a", headers=headers)
+    assert refused.json["detail"].startswith("If-None-Match is")
+
+
 def test_if_none_match_star_is_only_if_absent(api, change):
     method, path, body = change
     api.put("a", 4)
@@ -158,6 +165,19 @@ def test_if_version_in_the_body(api, name, if_version):
     if if_version == "absent" and name in ("patch", "reset"):
         api.ask("DELETE", "/v1/counters/a")
         api.refuse(404, "not-found", method, path, body)
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_batch_takes_conditions_in_its_ops_alone(api, header, atomic):
+    """A header that is not heeded would be a compare-and-set that compares nothing."""
+    version = api.put("a", 4).version
+    ops = [{"op": "increment", "name": "a", "if_version": version}]
+    body = {"ops": ops, "atomic": atomic}
+    for tag in ("*", f'"{version}"', '"x"', ""):
+        problem = api.refuse(400, "invalid-request", "POST", "/v1/batch", body, {header: tag}).json
+        assert "if_version" in problem["detail"]
+    assert api.ask("POST", "/v1/batch", body).json["results"][0]["value"] == 5
 
 
 READS = [

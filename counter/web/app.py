@@ -13,12 +13,14 @@ from werkzeug.routing import BaseConverter, Rule, WebsocketMismatch
 
 from ..errors import CounterError, InvalidRequest, JournalFull, OutcomeUnknown, StoreUnavailable
 from ..flask import RETRY_AFTER, failure
+from ..information import OTHER
 from ..problems import MEDIA_TYPE, HttpError, document
 from ..store import Store
-from . import counters, pages, security, system
+from . import changes, counters, metrics, openapi, pages, security, system
 from .call import Answer, Call, Handler, json_answer
 from .config import api_of, install
 from .idempotency import parse_key
+from .watcher import watcher_of
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +43,23 @@ ROUTES: dict[str, Handler] = {
     "/v1/counters": counters.counters,
     f"/v1/counters/<{_REST}:rest>": counters.counter,
     "/v1/batch": counters.batch,
+    "/v1/changes": changes.changes,
+    "/v1/events": changes.events,
     "/v1/info": system.info,
     f"/v1/<{_REST}:rest>": _nowhere,
     "/livez": system.alive,
     "/readyz": system.ready,
+    "/metrics": metrics.metrics,
+    "/openapi.json": openapi.mounted,
     f"/problems/<{_REST}:rest>": pages.problem,
 }
 """What a blueprint brings; a path with a rest below one without."""
-OWN_ROUTES: dict[str, Handler] = {"/": pages.home, f"/<{_REST}:rest>": _nowhere}
+_RESTS = {f"/v1/counters/<{_REST}:rest>": "{name}", f"/problems/<{_REST}:rest>": "{code}"}
+OWN_ROUTES: dict[str, Handler] = {
+    "/": pages.home,
+    "/openapi.json": openapi.whole,
+    f"/<{_REST}:rest>": _nowhere,
+}
 """What the API has besides where the whole app is its own."""
 
 
@@ -101,11 +112,12 @@ def _add_route(state: BlueprintSetupState, path: str, handler: Handler) -> None:
     endpoint = f"{state.name_prefix}.{state.name}.{handler.__name__.strip('_')}".lstrip(".")
     rule = Rule(prefix + path, endpoint=endpoint, subdomain=state.subdomain, merge_slashes=False)
     state.app.url_map.add(rule)
-    state.app.view_functions[endpoint] = _serve(handler, prefix)
+    route = OTHER if handler is _nowhere else path.replace(f"<{_REST}:rest>", _RESTS.get(path, ""))
+    state.app.view_functions[endpoint] = _serve(handler, prefix, route)
 
 
-def _serve(handler: Handler, prefix: str) -> Callable[..., Response]:
-    """*handler* as a view of Flask: guarded, and with an answer to whatever happens."""
+def _serve(handler: Handler, prefix: str, route: str = OTHER) -> Callable[..., Response]:
+    """*handler* as a view of Flask: guarded, counted as *route*, and with an answer to whatever happens."""
 
     def view(rest: str = "") -> Response:
         call = Call(request.environ, api_of(current_app), prefix, rest)
@@ -119,9 +131,18 @@ def _serve(handler: Handler, prefix: str) -> Callable[..., Response]:
         except Exception:
             log.exception("%s %r failed", call.method, call.environ.get("PATH_INFO"))
             answer = _problem(call, HttpError("internal", "this is our mistake; the server's log says more"))
+        _note_for_metrics(call, route)
         return _respond(call, answer)
 
     return view
+
+
+def _note_for_metrics(call: Call, route: str) -> None:
+    """Tell the worker that serves this, if there is one, what the request was and where the slots are."""
+    if (know_slots := call.environ.get("counter.slots")) is not None:
+        know_slots(watcher_of(call.api).slots)
+        verb = call.rest().removeprefix(call.name) if call.name else ""
+        call.environ["counter.route"] = route + verb
 
 
 def _flask_refusal(error: Exception) -> Response:
@@ -172,8 +193,9 @@ def _advice(call: Call, error: CounterError) -> str:
 
 
 def _respond(call: Call, answer: Answer) -> Response:
+    streams = not isinstance(answer.body, bytes)
     headers = [
-        ("Cache-Control", "no-store" if call.unsafe else "no-cache"),
+        ("Cache-Control", "no-store" if call.unsafe or streams else "no-cache"),
         ("Content-Security-Policy", answer.policy),
         *security.HEADERS,
         *answer.headers,

@@ -60,17 +60,15 @@ def is_unchanged(call: Call, entry: Entry) -> bool:
     """Whether a reader has *entry* already.
 
     Raises:
+        InvalidRequest: a header is malformed, also where the other one decides.
         VersionMismatch: `If-Match` asks for another one.
     """
     match, none_match = call.header("IF_MATCH"), call.header("IF_NONE_MATCH")
-    if match is not None:
-        tags = parse_tags("If-Match", match)
-        if not tags.anything and entry.version not in tags.strong:
-            raise VersionMismatch(f"{entry.name!r} has another version than If-Match asks for", entry)
-    if none_match is None:
-        return False
-    tags = parse_tags("If-None-Match", none_match)
-    return tags.anything or entry.version in tags.strong + tags.weak
+    wanted = None if match is None else parse_tags("If-Match", match)
+    known = None if none_match is None else parse_tags("If-None-Match", none_match)
+    if wanted is not None and not wanted.anything and entry.version not in wanted.strong:
+        raise VersionMismatch(f"{entry.name!r} has another version than If-Match asks for", entry)
+    return known is not None and (known.anything or entry.version in known.strong + known.weak)
 
 
 def if_versions(call: Call) -> list[str]:
@@ -89,6 +87,18 @@ def if_versions(call: Call) -> list[str]:
     if not parse_tags("If-None-Match", none_match).anything:
         raise InvalidRequest("with a change If-None-Match takes * alone: only if there is no such counter")
     return ["absent"]
+
+
+def refuse_conditions(call: Call) -> None:
+    """Refuse the headers where they could mean any of several counters: ignoring one would lose an update.
+
+    Raises:
+        InvalidRequest: there is one.
+    """
+    if call.header("IF_MATCH") is not None or call.header("IF_NONE_MATCH") is not None:
+        raise InvalidRequest(
+            "If-Match and If-None-Match are for one counter; here each op takes an if_version"
+        )
 
 
 def _if_match(tags: Tags) -> list[str]:

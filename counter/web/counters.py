@@ -16,7 +16,7 @@ from ..ops import Batch, CounterOp, Delete, Get, Increment, List, Set
 from ..problems import document
 from ..results import Change, Entry, Problem
 from .call import JSON, Answer, Call, Handler, build, by_method, integer, json_answer
-from .conditions import etag, if_versions, is_unchanged
+from .conditions import etag, if_versions, is_unchanged, refuse_conditions
 
 MAX_BATCH_BODY = 1024 * 1024
 TEXT = "text/plain"
@@ -203,6 +203,7 @@ def batch(call: Call) -> Answer:
 
 def _batch(call: Call) -> Answer:
     call.query()
+    refuse_conditions(call)
     example = '{"ops": [{"op": "increment", "name": "a"}]}'
     body = _required(call, example, MAX_BATCH_BODY)
     asked = build(Batch, body)
