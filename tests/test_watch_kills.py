@@ -233,7 +233,7 @@ def caught_up(watchers, condition):
 @pytest.mark.process
 @pytest.mark.slow
 def test_watchers_catch_up_after_every_kill(tmp_path):
-    run(tmp_path, 2, 1)
+    run(tmp_path, 3, 1)  # three, so that the worker with the stream is met
 
 
 @pytest.mark.long
