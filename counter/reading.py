@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .shared_counter import SharedCounter
-
 
 class Reading(int):
     """The value of *name* in a `SharedCounter`; `+=` and `-=` on it remember what is added.
@@ -14,12 +9,12 @@ class Reading(int):
     Assigned back to the same counter and name it sends that delta, once; anywhere else it is a plain number.
     """
 
-    _counter: SharedCounter
+    _counter: object  # who is asked for the same one again, and nothing else
     _name: str
     _delta: int | None
 
     @classmethod
-    def of(cls, value: int, counter: SharedCounter, name: str, delta: int | None = None) -> Reading:
+    def of(cls, value: int, counter: object, name: str, delta: int | None = None) -> Reading:
         """*value*, read from *name* of *counter*, with *delta* added since."""
         reading = cls(value)
         reading._counter, reading._name, reading._delta = counter, name, delta
@@ -36,7 +31,7 @@ class Reading(int):
             return NotImplemented
         return self.__iadd__(-int(delta))
 
-    def take_delta(self, counter: SharedCounter, name: str) -> int | None:
+    def take_delta(self, counter: object, name: str) -> int | None:
         """What is to be added to *name* of *counter* for it; None if it is a plain value there."""
         if counter is not self._counter or name != self._name:
             return None
