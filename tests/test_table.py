@@ -694,8 +694,20 @@ def test_one_turn_of_many_requests_gives_what_many_turns_give(requests):
         in_one = [ask(turn, *ops, atomic=a, caller=c, seq=s, key=k) for ops, a, c, s, k in requests]
         turn.commit(lambda outcomes: None)
     in_many = [do(apart, *ops, atomic=a, caller=c, seq=s, key=k) for ops, a, c, s, k in requests]
-    assert in_one == in_many
-    assert state(together) == state(apart)
+    # but for versions: what is made and gone in one turn takes one less
+    assert unversioned(in_one) == unversioned(in_many)
+    assert unversioned(state(together)) == unversioned(state(apart))
+
+
+def unversioned(value):
+    """*value* without the versions in it."""
+    if isinstance(value, dict):
+        return {key: unversioned(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [unversioned(each) for each in value]
+    if isinstance(value, msgspec.Struct):
+        return [type(value), *(unversioned(each) for each in msgspec.structs.astuple(value))]
+    return "" if isinstance(value, str) and value.startswith("run.") else value
 
 
 # -- restored
