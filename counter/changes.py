@@ -15,23 +15,34 @@ def changes(table: CounterTable[S], op: Changes, now: datetime) -> Job[ChangesPa
 
     Between slices the table may change: what changes again then is told later, as it is by then.
     """
-    seen = None if op.since is None else table.versions.find(op.since)
-    complete = seen is None or seen < table.history.forgotten
-    at = 0 if seen is None or complete else seen
-    counters: list[Entry] = []
-    gone: list[str] = []
-    while places := table.history.after(at, SLICE):
+    history, versions = table.history, table.versions
+    found = None if op.since is None else versions.find(op.since)
+    at, known = found or (0, -1)  # what was gone at `known` is not missed by whoever asks
+    complete = known < history.forgotten
+    if complete:
+        at, known = 0, history.newest
+    told: dict[str, Entry | None] = {}
+    while places := history.after(at, SLICE):
         for place, name in places:
-            if len(counters) + len(gone) == op.limit:
-                return ChangesPage(counters, gone, table.versions.of(at), True, complete)
+            if len(told) == op.limit:
+                return _page(told, versions.between(at, known), True, complete)
             at = place
             if not name.startswith(op.prefix):
                 continue
+            told.pop(name, None)  # it changed between two slices
             entry = table.entries.get(name)
             if entry is None:
-                gone += [] if complete else [name]
+                if place > known:
+                    told[name] = None
             elif not entry.expired(now):
-                counters.append(entry)
+                told[name] = entry
         yield
-    newest = max(at, table.history.newest)
-    return ChangesPage(counters, gone, table.versions.of(newest), False, complete)
+        if max(at, known) < history.forgotten:  # what went between two slices cannot be told any more
+            told, complete, at, known = {}, True, 0, history.newest
+    return _page(told, versions.of(max(at, history.newest)), False, complete)
+
+
+def _page(told: dict[str, Entry | None], version: str, more: bool, complete: bool) -> ChangesPage:
+    counters = [entry for entry in told.values() if entry is not None]
+    gone = [name for name, entry in told.items() if entry is None]
+    return ChangesPage(counters, gone, version, more, complete)

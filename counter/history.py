@@ -104,6 +104,7 @@ class History:
         if not self._blocks or len(self._blocks[-1].names) >= _BLOCK:
             self._blocks.append(_Block())
             self._firsts.append(revision)
+            self._tidy(len(self._blocks) - 2)  # while it was the last, nothing was taken out of it
         self._blocks[-1].add(revision, name)
         self.newest = revision
 
@@ -112,7 +113,10 @@ class History:
         block = self._blocks[at]
         block.names[bisect_right(block.revisions, revision) - 1] = None
         block.live -= 1
-        if block.live * 4 < len(block.names) and at < len(self._blocks) - 1:
+        self._tidy(at)
+
+    def _tidy(self, at: int) -> None:
+        if 0 <= at < len(self._blocks) - 1 and self._blocks[at].live * 4 < len(self._blocks[at].names):
             self._shrink(at)
 
     def _shrink(self, at: int) -> None:

@@ -20,6 +20,7 @@ from .stock import Work
 
 LOOK_SECONDS = 1.0
 """How often those who wait are looked after: whether they are still there."""
+_MOST_CUTS = 20_000  # of names to prefixes in one go, some milliseconds; beyond that all look again
 _GRAIN = 0.02  # seconds between two looks for those whose time is over: each goes through all who wait
 
 logger = logging.getLogger("counter.manager")
@@ -55,7 +56,9 @@ class _Parked:
         self._by_length.setdefault(len(prefix), {}).setdefault(prefix, []).append(each)
 
     def take(self, changed: Collection[str]) -> list[_UnderWay]:
-        """Who waits for one of the names that *changed*; they wait no longer."""
+        """Who waits for one of the names that *changed*, and perhaps more; they wait no longer."""
+        if len(self._by_length) * len(changed) > _MOST_CUTS:
+            return self.take_all()
         found = []
         for length, by_prefix in list(self._by_length.items()):
             for prefix in {name[:length] for name in changed} & by_prefix.keys():

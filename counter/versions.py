@@ -25,11 +25,18 @@ class Versions:
         """What *revision* of this run is called outside."""
         return f"{self._run}.{revision}"
 
-    def find(self, version: str) -> int | None:
-        """The revision that *version* names, None if it is of another run, or none that was given."""
+    def between(self, revision: int, began: int) -> str:
+        """How far a listing of everything has come, which began at *began*, between two of its pages."""
+        return self.of(revision) if revision >= began else f"{self.of(revision)}-{began}"
+
+    def find(self, version: str) -> tuple[int, int] | None:
+        """The two of `between`, alike in a plain version; None: of another run, or none that was given."""
         run, _, text = version.rpartition(".")
-        ours = run == self._run and text.isascii() and text.isdecimal() and len(text) < 20
-        return int(text) if ours and int(text) <= self.newest else None
+        parts = text.split("-") if run == self._run else []
+        if not 1 <= len(parts) <= 2 or not all(p.isascii() and p.isdecimal() and len(p) < 20 for p in parts):
+            return None
+        revision, began = int(parts[0]), int(parts[-1])
+        return (revision, began) if revision <= began <= self.newest else None
 
 
 def revision(entry: Entry) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import threading
 import time
@@ -136,6 +137,18 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     parser_class = Parser
     task_class = Task
     _turned_away = False
+
+    def check_client_disconnected(self) -> bool:
+        """As waitress does, which reads no further, and so notices nothing, behind a second request."""
+        return super().check_client_disconnected() or self._hung_up()
+
+    def _hung_up(self) -> bool:
+        hangup = select.poll()
+        try:
+            hangup.register(self.socket, getattr(select, "POLLRDHUP", 0))
+            return bool(hangup.poll(0))
+        except (OSError, ValueError):  # closed by the loop meanwhile
+            return True
 
     def turn_away(self) -> None:
         """Have the request answered 503. Called by the dispatcher, inside `received`, which holds a lock."""

@@ -249,6 +249,18 @@ def test_the_slots_of_those_who_vanish_are_free_again(service):
     fill_and_vanish(service, 5)
 
 
+def test_who_had_sent_another_request_and_vanished_is_noticed_too(service):
+    """waitress reads no further behind a second request, and so does not see the end."""
+    since = service.newest()
+    clients, _ = fill(service, since)
+    for client in clients:
+        client.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    vanish(clients)
+    clients, seconds = fill(service, since)
+    assert seconds < FREED_SECONDS
+    vanish(clients)
+
+
 @pytest.mark.long
 def test_the_slots_of_those_who_vanish_are_free_again_fifty_times(service):
     fill_and_vanish(service, 50)

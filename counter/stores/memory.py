@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 
 from msgspec import structs
 
@@ -34,6 +35,7 @@ class MemoryStore(Store):
         # Held from asking the time on, or the turn that asked first could come second, with an earlier time.
         self._in_order = threading.Lock()
         self._changed = threading.Condition()
+        self._changes = 0
 
     @classmethod
     def from_url(cls, url: StoreUrl) -> MemoryStore:
@@ -61,9 +63,7 @@ class MemoryStore(Store):
             turn.sweep(self._run.ticks())
             reply = turn.execute(request, self._run.ticks(), seal=lambda reply: reply)
             turn.commit(append=lambda outcomes: None)
-        if turn.changed:
-            with self._changed:
-                self._changed.notify_all()
+        self._tell(turn.changed)
         return reply
 
     def close(self) -> None:
@@ -71,21 +71,30 @@ class MemoryStore(Store):
 
     def _wait_for(self, op: Changes) -> ChangesPage:
         until = self._run.ticks() + op.wait
-        with self._changed:
-            while True:
-                self._sweep()
-                page = self._finish(changes(self._table, op, self._run.now()))
-                left = until - self._run.ticks()
-                if page.tells or left <= 0:
-                    return page
-                op = structs.replace(op, since=page.version)
-                self._changed.wait(min(left, _SWEEP_SECONDS))
+        while True:
+            self._sweep()
+            seen = self._changes  # before the look: what comes during it is looked for again
+            page = self._finish(changes(self._table, op, self._run.now()))
+            left = until - self._run.ticks()
+            if page.tells or left <= 0:
+                return page
+            op = structs.replace(op, since=page.version)
+            with self._changed:
+                self._changed.wait_for(lambda: self._changes != seen, min(left, _SWEEP_SECONDS))  # noqa: B023
+
+    def _tell(self, changed: Collection[str]) -> None:
+        """Wake those who wait, if anything changed."""
+        if changed:
+            with self._changed:
+                self._changes += 1
+                self._changed.notify_all()
 
     def _sweep(self) -> None:
         """Find what has ended, where nobody else comes by."""
         with self._in_order, self._table.turn(self._run.now()) as turn:
             turn.sweep(self._run.ticks())
             turn.commit(append=lambda outcomes: None)
+        self._tell(turn.changed)
 
     def _answer(self, op: List | Info | Hello | Report) -> Result:
         now = self._run.now()
