@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 
 from msgspec.structs import replace
 
@@ -10,13 +11,21 @@ from counter.stores.manager import ManagerStore, _Slot
 from counter.wire import decode_request, encode_request
 
 
+def take_over(store, pid):
+    """The pools of the parent *pid*, which are ours from now on; the fork may have found their locks held."""
+    pools = store._pools[os.getpid()] = store._pools.pop(pid)
+    for pool in pools:
+        pool._lock = threading.RLock()
+        pool._waiting.clear()
+    return pools
+
+
 def share_callers_after_a_fork(_text):
     """A child makes connections of its own, but goes on as the callers that its parent had."""
 
     def forget_others(store):
         for pid in [pid for pid in store._pools if pid != os.getpid()]:
-            pools = store._pools[os.getpid()] = store._pools.pop(pid)
-            for pool in pools:
+            for pool in take_over(store, pid):
                 pool.abandon()
 
     ManagerStore.forget_others = forget_others
@@ -27,7 +36,7 @@ def share_connections_after_a_fork(_text):
 
     def forget_others(store):
         for pid in [pid for pid in store._pools if pid != os.getpid()]:
-            store._pools[os.getpid()] = store._pools.pop(pid)
+            take_over(store, pid)
 
     ManagerStore.forget_others = forget_others
 
