@@ -20,7 +20,7 @@ from .stock import Work
 
 LOOK_SECONDS = 1.0
 """How often those who wait are looked after: whether they are still there."""
-_MOST_CUTS = 20_000  # of names to prefixes in one go, some milliseconds; beyond that all look again
+_MOST_CUTS = 100_000  # of names to prefixes in one go, ten milliseconds; beyond that all look again
 _GRAIN = 0.02  # seconds between two looks for those whose time is over: each goes through all who wait
 
 logger = logging.getLogger("counter.manager")
