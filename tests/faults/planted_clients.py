@@ -11,7 +11,7 @@ from counter.stores.manager import ManagerStore, _Slot
 from counter.wire import decode_request, encode_request
 
 
-def take_over(store, pid):
+def _take_over(store, pid):
     """The pools of the parent *pid*, which are ours from now on; the fork may have found their locks held."""
     pools = store._pools[os.getpid()] = store._pools.pop(pid)
     for pool in pools:
@@ -25,7 +25,7 @@ def share_callers_after_a_fork(_text):
 
     def forget_others(store):
         for pid in [pid for pid in store._pools if pid != os.getpid()]:
-            for pool in take_over(store, pid):
+            for pool in _take_over(store, pid):
                 pool.abandon()
 
     ManagerStore.forget_others = forget_others
@@ -36,7 +36,7 @@ def share_connections_after_a_fork(_text):
 
     def forget_others(store):
         for pid in [pid for pid in store._pools if pid != os.getpid()]:
-            take_over(store, pid)
+            _take_over(store, pid)
 
     ManagerStore.forget_others = forget_others
 
