@@ -88,6 +88,11 @@ class Call:
         value: str | None = self.environ.get("HTTP_" + name)
         return value
 
+    def report(self) -> None:
+        """Have the worker that serves this, if any, report, so that its figures are in the answer."""
+        if (report := self.environ.get("counter.report")) is not None:
+            report()
+
     @property
     def base(self) -> str:
         """The path before `/v1`, percent-encoded."""

@@ -13,8 +13,6 @@ def metrics(call: Call) -> Answer:
 
 def _metrics(call: Call) -> Answer:
     call.query()
-    report = call.environ.get("counter.report")
-    if report is not None:
-        report()  # so that this worker's own figures are in the answer
+    call.report()
     body, content_type = exposition(call.api.store, call.header("ACCEPT") or "")
     return Answer(body, 200, (("Vary", "Accept"),), content_type)

@@ -20,9 +20,7 @@ def info(call: Call) -> Answer:
 
 def _info(call: Call) -> Answer:
     call.query()
-    report = call.environ.get("counter.report")
-    if report is not None:
-        report()  # so that this worker's own figures are in the answer
+    call.report()
     told = msgspec.to_builtins(call.ask(Info()))
     config = call.api.config
     told["limits"] |= {"max_body": config.max_body, "threads": config.threads, "timeout": config.timeout}
