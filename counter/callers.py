@@ -6,6 +6,7 @@ from collections.abc import Callable, ItemsView, Iterator, Sized
 from math import ceil, floor
 from typing import Generic, TypeVar
 
+from .errors import LimitExceeded
 from .schedule import Schedule
 from .state import Caller
 
@@ -25,34 +26,79 @@ class Callers(Generic[S]):
         self.bytes = 0
         self.ends: Schedule[bytes] = Schedule()
         self._size_of = size_of
-        self._records: dict[bytes, Caller[S]] = {}
+        self.records: dict[bytes, Caller[S]] = {}
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self.records)
 
     def items(self) -> ItemsView[bytes, Caller[S]]:
         """The callers with their records."""
-        return self._records.items()
+        return self.records.items()
 
     def get(self, caller: bytes) -> Caller[S] | None:
         """The record of *caller*, None if there is none."""
-        return self._records.get(caller)
+        return self.records.get(caller)
 
-    def remember(self, caller: bytes, record: Caller[S]) -> None:
-        """Keep *record* of *caller* until its deadline."""
-        self.bytes += self.cost(record) - self.cost(self._records.get(caller))
-        self._records[caller] = record
-        self.ends.put(caller, ceil(record.deadline))
+    def remember(self, records: dict[bytes, Caller[S]], growth: int) -> None:
+        """Keep *records*, of callers, until their deadlines; they count for *growth* bytes more."""
+        self.bytes += growth
+        self.records.update(records)
+        put = self.ends.put
+        for caller, record in records.items():
+            put(caller, ceil(record.deadline))
 
     def forget(self, caller: bytes) -> None:
         """Drop the record of *caller*, which there is."""
-        self.bytes -= self.cost(self._records.pop(caller))
+        self.bytes -= self._size_of(self.records.pop(caller).reply) + OVERHEAD
         self.ends.drop(caller)
 
     def late(self, ticks: float) -> Iterator[bytes]:
         """Those whose deadlines have passed at *ticks*; take them before one is forgotten."""
         return self.ends.due(floor(ticks))
 
-    def cost(self, record: Caller[S] | None) -> int:
-        """The bytes that *record* counts for."""
-        return 0 if record is None else self._size_of(record.reply) + OVERHEAD
+    def growth(self, before: Caller[S] | None, after: Caller[S]) -> int:
+        """How many bytes more *after* counts for than *before* did."""
+        if before is None:
+            return self._size_of(after.reply) + OVERHEAD
+        return self._size_of(after.reply) - self._size_of(before.reply)
+
+
+class CallersOverlay(Generic[S]):
+    """What a turn makes of *callers*, unseen by others until it is merged."""
+
+    def __init__(self, callers: Callers[S]) -> None:
+        self._callers = callers
+        self._records: dict[bytes, Caller[S]] = {}
+        self._growth = 0
+
+    def last(self, caller: bytes) -> Caller[S] | None:
+        """The record of *caller*, None if there is none."""
+        return self._records.get(caller) or self._callers.records.get(caller)
+
+    def made(self, caller: bytes, seq: int, deadline: float, reply: S) -> tuple[Caller[S], int]:
+        """The record of *caller* now that it is told *reply*, and how many bytes more it counts for.
+
+        Its deadline is the latest that *caller* gave.
+
+        Raises:
+            LimitExceeded: there is no room for it.
+        """
+        callers, last = self._callers, self.last(caller)
+        record = Caller(seq, deadline if last is None else max(deadline, last.deadline), reply)
+        growth = callers.growth(last, record)
+        if growth > 0 and callers.bytes + self._growth + growth > MAX_BYTES:
+            raise LimitExceeded(
+                "the answers kept for callers that may repeat a request fill the room there is for them: "
+                "nothing was done; repeat it in some seconds"
+            )
+        return record, growth
+
+    def add(self, caller: bytes, record: Caller[S], growth: int) -> None:
+        """Keep what was `made`."""
+        self._records[caller] = record
+        self._growth += growth
+
+    def merge(self) -> None:
+        """Let the callers be so."""
+        if self._records:
+            self._callers.remember(self._records, self._growth)

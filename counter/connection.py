@@ -47,44 +47,50 @@ class Connection:
         return self.working or self.closing or bool(self._unsent)
 
     @property
+    def expects_nothing(self) -> bool:
+        """Whether all that has arrived was taken, and it is to stay."""
+        return not (self.working or self.closing or len(self.frames))
+
+    @property
     def abandoned(self) -> bool:
         """Whether the peer has left, which nobody would see while nothing is read from it."""
         hangup = select.poll()
         hangup.register(self.sock, 0)  # a hangup is told also to those who ask for nothing
         return bool(hangup.poll(0))
 
-    def receive(self) -> None:
-        """Read once, into `frames`.
+    def receive(self) -> bytes | None:
+        """Read once; the next whole frame, None if it has not arrived.
 
         Raises:
             ConnectionLost: the peer has closed it.
+            FrameRefused: the frame is longer than is allowed now.
         """
         try:
             data = self.sock.recv(_READ)
         except (BlockingIOError, InterruptedError):
-            return
+            return None
         except OSError as error:
             raise ConnectionLost from error
         if not data:
             raise ConnectionLost
-        self.frames.feed(data)
+        return self.frames.take(data)
 
-    def send(self, payload: bytes, ticks: float) -> None:
-        """Send *payload* as a frame, at once as far as it goes.
+    def send(self, payload: bytes, ticks: float) -> bool:
+        """Send *payload* as a frame, at once as far as it goes; whether all output has left.
 
         Raises:
             ConnectionLost: the peer is gone, or leaves more unread than one answer.
         """
-        if self._unsent:
-            self._unsent += frame(payload)
-        else:
-            data = frame(payload)
+        data = frame(payload)
+        if not self._unsent:
             sent = self._send(data)
-            if sent < len(data):
-                self._unsent += memoryview(data)[sent:]
-                self.since = ticks
+            if sent == len(data):
+                return True
+            data, self.since = data[sent:], ticks
+        self._unsent += data
         if len(self._unsent) > MAX_REPLY + _HEADROOM:
             raise ConnectionLost
+        return False
 
     def flush(self, ticks: float) -> None:
         """Send what has not left yet, as far as it goes.

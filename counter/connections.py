@@ -6,12 +6,16 @@ import contextlib
 import logging
 import os
 import selectors
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from .connection import Connection, ConnectionLost
 from .door import Door
 from .wire import FrameRefused
 
+LINGER_SECONDS = 60e-6
+"""How long it looks for more before it sleeps, as being woken up takes as long: docs/decisions/0026."""
+MOST_SKIPPED = 63
+"""After so many times of going to sleep without a look, it is tried again whether one pays."""
 STALLED_SECONDS = 30.0
 """After so long without progress, a peer that does not read its answer is shown out."""
 
@@ -32,6 +36,7 @@ class Connections:
         self._ticks = ticks
         self._on_close = on_close
         self._stalled: set[Connection] = set()  # who has unsent output
+        self._skips = self._skipped = 0  # looks: how many are still to skip, and were after the last in vain
         self._selector = selectors.DefaultSelector()
         self._listening = False
         self._resume_listening()
@@ -53,9 +58,13 @@ class Connections:
         """The descriptor that `wake` writes to."""
         return self._wake_writer
 
-    def wait(self, most: float | None) -> None:
-        """Wait for events, *most* seconds (None: as long as it takes), and read what has arrived."""
-        for key, mask in self._selector.select(self._patience(most)):
+    def wait(self, most: float | None) -> bool:
+        """Wait for events, *most* seconds (None: as long as it takes), and read what has arrived.
+
+        Returns whether there was any event.
+        """
+        events = self._selector.select(self._patience(most) if most != 0 else 0)
+        for key, mask in events:
             connection: Connection | None = key.data
             if connection is not None:
                 self._on_event(connection, mask)
@@ -64,24 +73,44 @@ class Connections:
             else:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_reader, 4096)
+        return bool(events)
 
-    def take_ready(self) -> Iterator[tuple[Connection, bytes]]:
-        """The frames that are ready, one a connection; those not taken stay."""
-        for connection in list(self.ready):
-            payload = self.ready.pop(connection, None)  # gone if it was closed meanwhile
-            if payload is not None:
-                yield connection, payload
+    def linger(self) -> bool:
+        """Look for a moment whether somebody asks again at once, and read that; whether somebody did.
+
+        A look in vain lets it skip the next one, the one after that the next three, and so on: where clients
+        ask now and then, that costs little.
+        """
+        if self._skips:
+            self._skips -= 1
+            return False
+        until = self._ticks() + LINGER_SECONDS
+        while not self.wait(0):
+            if self._ticks() >= until:
+                self._skips = self._skipped = min(2 * self._skipped + 1, MOST_SKIPPED)
+                return False
+            os.sched_yield()
+        self._skipped = 0
+        return True
+
+    def next_ready(self) -> tuple[Connection, bytes] | None:
+        """Who waits longest with a whole frame, and the frame, which is taken; None if nobody does."""
+        for connection in self.ready:
+            return connection, self.ready.pop(connection)
+        return None
 
     def send(self, connection: Connection, payload: bytes) -> None:
         """Send *payload*, and go on with *connection*: its next frame may be ready."""
         if connection.closed:
             return
         try:
-            connection.send(payload, self._ticks())
+            all_left = connection.send(payload, self._ticks())
         except ConnectionLost:
             self.close(connection)
-        else:
-            self.go_on(connection)
+            return
+        if all_left and connection.mask == selectors.EVENT_READ and connection.expects_nothing:
+            return  # mostly: it was read from all the time, and goes on being so
+        self.go_on(connection)
 
     def go_on(self, connection: Connection) -> None:
         """Find the next frame of *connection*, if it may have one, and watch it for what it waits for."""
@@ -98,8 +127,7 @@ class Connections:
             try:
                 payload = connection.frames.next()
             except FrameRefused as error:
-                logger.info("closing a connection: %s", error)
-                self.close(connection)
+                self._refuse(connection, error)
                 return
             if payload is not None:
                 self.ready[connection] = payload
@@ -138,6 +166,11 @@ class Connections:
         self._door.opens_at = float("inf")
 
     @property
+    def strangers(self) -> bool:
+        """Whether somebody is here who has not proved to hold the key."""
+        return self._door.strangers
+
+    @property
     def unsent(self) -> bool:
         """Whether somebody has not read all of an answer."""
         return bool(self._stalled)
@@ -153,9 +186,11 @@ class Connections:
         writer, self._wake_writer = self._wake_writer, -1
         os.close(writer)
 
+    def _refuse(self, connection: Connection, error: FrameRefused) -> None:
+        logger.info("closing a connection: %s", error)
+        self.close(connection)
+
     def _patience(self, most: float | None) -> float | None:
-        if most == 0:
-            return 0
         ticks = self._ticks()
         ends = [c.since + STALLED_SECONDS for c in self._stalled]
         if (deadline := self._door.next_deadline()) is not None:
@@ -173,9 +208,14 @@ class Connections:
             if mask & selectors.EVENT_WRITE:
                 connection.flush(self._ticks())
             elif connection not in self.ready:  # else what has arrived comes first
-                connection.receive()
+                payload = connection.receive()
+                if payload is not None:
+                    self.ready[connection] = payload
+                return
         except ConnectionLost:
             self.close(connection)
+        except FrameRefused as error:
+            self._refuse(connection, error)
         else:
             self.go_on(connection)
 

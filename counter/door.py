@@ -52,6 +52,11 @@ class Door:
         yield from self._members
         yield from self._strangers
 
+    @property
+    def strangers(self) -> bool:
+        """Whether there are any."""
+        return bool(self._strangers)
+
     def accept(self, ticks: float) -> list[Connection]:
         """Take in who waits, a batch at the most; each has been sent its challenge."""
         came: list[Connection] = []

@@ -12,6 +12,11 @@ INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 MAX_NAME = 250
 """Longest name, in bytes of UTF-8."""
+HIDDEN = "\ufdd0"
+"""What the names begin with of counters that the service keeps for itself: no list and no figure shows them.
+
+A noncharacter, which Unicode sets aside for what is nobody's text. Over HTTP no counter can be named so.
+"""
 MAX_OPS = 10_000
 """Most ops in one request."""
 MAX_PAGE = 1000
@@ -41,6 +46,8 @@ def check_name(name: object, least: int = 1) -> None:
     Raises:
         InvalidRequest: not a str of *least* to 250 bytes of UTF-8, or with a control character or surrogate.
     """
+    if type(name) is str and least <= len(name) <= MAX_NAME and name.isascii() and name.isprintable():
+        return  # most names; what follows says what is wrong with others, if anything is
     if type(name) is not str:
         raise InvalidRequest(f"a counter's name is a str, not {_kind(name)}")
     if name.isascii():

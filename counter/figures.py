@@ -17,27 +17,6 @@ _REMEMBERED = 256
 _OK = "ok"
 
 
-class Seal:
-    """A question's seal, and the *reply* that it sealed: what came of a request is counted once it is sure.
-
-    One serves many questions, one after another: making one takes longer than the counting.
-    """
-
-    __slots__ = ("_seal", "reply")
-
-    def for_next(self, seal: Callable[[Reply], bytes]) -> Seal:
-        """This, sealing with *seal*; nothing was sealed yet."""
-        self._seal = seal
-        self.reply: Reply | None = None
-        return self
-
-    def __call__(self, reply: Reply) -> bytes:
-        """Seal *reply*."""
-        sealed = self._seal(reply)
-        self.reply = reply
-        return sealed
-
-
 class Figures:
     """Requests so far, operations by what came of them, and what workers reported.
 
@@ -70,12 +49,11 @@ class Figures:
                 self._refused[type(op), problem.code] += 1
             return
         done = self._done
-        for at, result in enumerate(results):
-            kind = type(ops[at])
+        for op, result in zip(ops, results, strict=True):
             if type(result) is Problem:
-                self._refused[kind, result.code] += 1
+                self._refused[type(op), result.code] += 1
             else:
-                done[kind] += 1
+                done[type(op)] += 1
 
     def asked(
         self, connection: Connection, op: Op, seal: Callable[[Reply], bytes]

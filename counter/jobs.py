@@ -16,7 +16,6 @@ from .errors import CounterError
 from .listing import Job
 from .ops import Changes
 from .results import ChangesPage, Reply
-from .stock import Work
 
 LOOK_SECONDS = 1.0
 """How often those who wait are looked after: whether they are still there."""
@@ -27,10 +26,9 @@ logger = logging.getLogger("counter.manager")
 
 
 class Question(NamedTuple):
-    """What one frame asks, and how its reply becomes the payload of an answer."""
+    """Whom to answer, and how a reply becomes the payload of the answer."""
 
     connection: Connection
-    work: Work
     seal: Callable[[Reply], bytes]
 
 

@@ -274,7 +274,10 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     @property
     def mutates(self) -> bool:
         """Whether its outcome is to be remembered: it may change a counter, or has an idempotency key."""
-        return self.idempotency_key is not None or any(op.mutates for op in self.ops)
+        for op in self.ops:  # a generator in any() takes three times as long
+            if op.mutates:
+                return True
+        return self.idempotency_key is not None
 
 
 RESULT_TYPES: dict[type[Op], Any] = {

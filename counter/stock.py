@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .errors import CounterError, InvalidRequest, LimitExceeded, NotFound, builtin_of
 from .listing import Job, count, everything
-from .ops import AnyOp, Changes, Delete, Get, Increment, Request, Set
+from .ops import AnyOp, Delete, Get, Increment, Request, Set
 from .pickles import PickleRefused, dumps, loads
 from .results import Entry, Problem, Reply
 from .table import CounterTable
@@ -23,7 +23,7 @@ IDENT = "counters"
 MAX_LISTED = 10_000
 """Above so many counters a stock client cannot list them: the answer would hold up everybody else."""
 
-Work = Request | Changes | Callable[[CounterTable[bytes], datetime], Job[Any]]
+Work = Request | Callable[[CounterTable[bytes], datetime], Job[Any]]
 """Ops to decide in the turn, or a question that is answered in slices, changes perhaps later."""
 
 

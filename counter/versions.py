@@ -11,6 +11,7 @@ class Versions:
     def __init__(self, run: str) -> None:
         self.newest = 0
         self._run = run
+        self._begin = len(run) + 1  # of the revision in a version
 
     def next_revision(self) -> int:
         """One that was never given before in this run."""
@@ -19,11 +20,16 @@ class Versions:
 
     def next(self) -> str:
         """A version never given before, in this run or another."""
-        return self.of(self.next_revision())
+        self.newest += 1
+        return f"{self._run}.{self.newest}"
 
     def of(self, revision: int) -> str:
         """What *revision* of this run is called outside."""
         return f"{self._run}.{revision}"
+
+    def revision(self, entry: Entry) -> int:
+        """The revision of *entry*, which is of this run."""
+        return int(entry.version[self._begin :])
 
     def between(self, revision: int, began: int) -> str:
         """How far a listing of everything has come, which began at *began*, between two of its pages."""
@@ -37,8 +43,3 @@ class Versions:
             return None
         revision, began = int(parts[0]), int(parts[-1])
         return (revision, began) if revision <= began <= self.newest else None
-
-
-def revision(entry: Entry) -> int:
-    """The revision of *entry*, which is of this run."""
-    return int(entry.version.rpartition(".")[2])

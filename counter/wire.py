@@ -47,6 +47,19 @@ class Frames:
         """Take what arrived."""
         self._buffer += data
 
+    def take(self, data: bytes) -> bytes | None:
+        """Take what arrived, and give the next whole frame, None if it has not arrived.
+
+        Raises:
+            FrameRefused: as `next`.
+        """
+        if not self._buffer and len(data) >= 4:  # most often it is one frame and nothing else
+            (length,) = _LENGTH.unpack_from(data)
+            if length == len(data) - 4 and length <= self.most:
+                return data[4:]
+        self.feed(data)
+        return self.next()
+
     def next(self) -> bytes | None:
         """The next whole frame, None if it has not arrived.
 
@@ -117,14 +130,15 @@ def decode_reply(payload: bytes, ops: Sequence[AnyOp]) -> Reply:
     Raises:
         ValueError: it holds none; the peer speaks another language.
     """
-    kinds = [RESULT_TYPES[type(op)] for op in ops]
-    alike = all(kind is kinds[0] for kind in kinds)
+    kinds = {type(op): None for op in ops}
+    kind = RESULT_TYPES[type(ops[0])] if len(kinds) == 1 else msgspec.Raw
     try:
-        results, problem, replayed = _replies(kinds[0] if alike else msgspec.Raw).decode(payload)
+        results, problem, replayed = _replies(kind).decode(payload)
         if len(results) != (len(ops) if problem is None else 0):
             raise ValueError(f"not a reply: {len(results)} results to {len(ops)} ops")
-        if not alike:
-            results = [_results(kind).decode(each) for kind, each in zip(kinds, results, strict=False)]
+        if kind is msgspec.Raw:
+            pairs = zip(ops, results, strict=False)
+            results = [_results(RESULT_TYPES[type(op)]).decode(each) for op, each in pairs]
     except _UNREADABLE as error:
         raise ValueError(f"not a reply: {error}") from None
     return Reply(results, problem, replayed)

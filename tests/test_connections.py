@@ -11,9 +11,10 @@ import time
 
 import pytest
 
+from counter import connections as connections_module
 from counter import door as door_module
 from counter.connection import Connection, ConnectionLost
-from counter.connections import STALLED_SECONDS, Connections
+from counter.connections import MOST_SKIPPED, STALLED_SECONDS, Connections
 from counter.door import HANDSHAKE_SECONDS, Door
 from counter.handshake import ServerHandshake
 from counter.home import Home
@@ -208,7 +209,7 @@ class Party:
         self.connections.wait(0)
 
     def taken(self):
-        return [payload for _, payload in self.connections.take_ready()]
+        return [payload for _, payload in iter(self.connections.next_ready, None)]
 
     def close(self):
         self.connections.close_all()
@@ -282,7 +283,7 @@ def test_what_is_not_taken_stays(party):
     for _ in range(3):
         party.welcome()[0].send(b"payload")
     party.wait()
-    next(party.connections.take_ready())
+    party.connections.next_ready()
     assert len(party.connections.ready) == 2
     assert len(party.taken()) == 2
 
@@ -574,3 +575,33 @@ def test_at_the_end_everybody_is_closed(party):
     assert all(peer.hung_up_on for peer in peers)
     assert len(party.left) == 2
     party.connections.close_all = lambda: None
+
+
+# Before it sleeps
+
+
+def test_who_asks_again_at_once_is_heard_without_a_sleep(party, monkeypatch):
+    peer, _ = party.welcome()
+    monkeypatch.setattr(connections_module.os, "sched_yield", lambda: peer.send(b"again"))
+    assert party.connections.linger()
+    assert party.taken() == [b"again"]
+
+
+def test_looks_in_vain_become_rare_and_one_that_pays_brings_them_back(party, monkeypatch):
+    looks = []
+    monkeypatch.setattr(
+        connections_module.os, "sched_yield", lambda: setattr(party.clock, "now", party.clock.now + 1)
+    )
+    monkeypatch.setattr(party.connections, "wait", lambda most: looks.append(most))
+    pauses = []
+    for _ in range(6):
+        looks.clear()
+        assert not party.connections.linger() and looks
+        skipped, before = 0, len(looks)
+        while party.connections._skips:
+            assert not party.connections.linger() and len(looks) == before
+            skipped += 1
+        pauses.append(skipped)
+    assert pauses == [1, 3, 7, 15, 31, MOST_SKIPPED]
+    monkeypatch.setattr(party.connections, "wait", lambda most: True)
+    assert party.connections.linger() and party.connections.linger()

@@ -44,7 +44,7 @@ from counter.home import Home
 from counter.listing import SLICE
 from counter.manager import serve
 from counter.ops import Delete, Get, Increment, Info, List, Request, Set
-from counter.server import CounterManager, ManagerServer
+from counter.server import UPKEEP_SECONDS, CounterManager, ManagerServer
 from counter.settings import ManagerOptions
 from counter.stores.manager import ManagerStore
 from counter.wire import MAX_REPLY, Frames, decode_reply, encode_request, frame
@@ -375,10 +375,12 @@ def test_a_sweep_that_cannot_be_written_down_is_done_later(house, failing):
     assert client.ask(Info()).only().counters == 1
     assert "a" in house.state[0]
     assert client.ask(Set("a", 1)).problem.code == failing.code
+    house.turns()
     assert house.server._patience() == 1.0  # not at once: that would go on until there is space
     failing(False)
     house.clock.seconds += 2
     assert client.ask(Info()).only().counters == 1
+    house.turns()
     assert list(house.state[0]) == ["b"]
     assert [outcome.changed for outcome in house.journal.written[2:]] == [{"a": None}]
 
@@ -737,10 +739,14 @@ def test_a_turn_takes_no_more_requests_in_after_10_milliseconds(house):
 
 def test_it_sleeps_until_something_happens_or_a_counter_may_end(house):
     client = house.client()
+    house.turn()
     assert house.server._patience() is None
     client.ask(Set("a", 1))
+    assert house.server._patience() <= UPKEEP_SECONDS  # it has answered, and looks once whether that was all
+    house.turn()
     assert house.server._patience() is None
     client.ask(Set("b", 1, ttl=60))
+    house.turns()
     assert house.server._patience() == 1.0
 
 

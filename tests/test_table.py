@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from counter import callers as callers_module
 from counter import keys
-from counter import table as table_module
 from counter.callers import LONGEST_DEADLINE, OVERHEAD
 from counter.errors import CounterError, InvalidRequest, JournalFull, LimitExceeded, OutcomeUnknown
 from counter.ops import Delete, Get, Increment, List, Request, Set
@@ -809,7 +809,7 @@ def test_nothing_is_restored_from_nothing(table):
 @pytest.fixture
 def two_callers(monkeypatch):
     """Room for the answers to two callers (a sealed one counts for 1 byte here)."""
-    monkeypatch.setattr(table_module, "MAX_BYTES", 2 * (OVERHEAD + 1))
+    monkeypatch.setattr(callers_module, "MAX_BYTES", 2 * (OVERHEAD + 1))
 
 
 def test_when_the_answers_of_callers_fill_their_room_a_new_signed_request_does_nothing(table, two_callers):
@@ -842,7 +842,7 @@ def test_the_requests_of_one_turn_share_the_room_for_callers(table, two_callers)
 
 def test_whoever_is_remembered_already_goes_on_though_the_room_is_overfull(table, monkeypatch):
     do(table, Increment("a"), caller=ANNA, seq=1)
-    monkeypatch.setattr(table_module, "MAX_BYTES", 1)
+    monkeypatch.setattr(callers_module, "MAX_BYTES", 1)
     assert do(table, Increment("a"), caller=ANNA, seq=2).only().value == 2
     assert do(table, Increment("a"), caller=BERT, seq=1).problem.code == "limit-exceeded"
 
@@ -855,4 +855,4 @@ def test_a_key_that_nobody_signed_takes_no_room_for_callers(table, two_callers):
 
 
 def test_the_promised_room_for_callers():
-    assert table_module.MAX_BYTES == 256 * 1024 * 1024
+    assert callers_module.MAX_BYTES == 256 * 1024 * 1024
