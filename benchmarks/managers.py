@@ -36,22 +36,17 @@ class Manager:
     @property
     def memory(self) -> int:
         """Bytes that are resident."""
-        return self._status("VmRSS")
+        return memory(self.pid)
 
     @property
     def peak_memory(self) -> int:
         """Most bytes that ever were."""
-        return self._status("VmHWM")
+        return _status(self.pid, "VmHWM")
 
     @property
     def errors(self) -> str:
         """What it wrote to stderr so far."""
         return _errors(self.home).read_text()
-
-    def _status(self, field: str) -> int:
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        (found,) = (line.split()[1] for line in lines if line.startswith(field + ":"))
-        return int(found) * 1024
 
 
 @contextlib.contextmanager
@@ -84,6 +79,17 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of all threads of the process *pid* so far."""
     clock = (~pid << 3) | 2  # as clock_getcpuclockid(3) makes it on Linux: by the ns, not by the tick
     return time.clock_gettime(clock)
+
+
+def memory(pid: int) -> int:
+    """Bytes of the process *pid* that are resident."""
+    return _status(pid, "VmRSS")
+
+
+def _status(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (found,) = (line.split()[1] for line in lines if line.startswith(field + ":"))
+    return int(found) * 1024
 
 
 def _errors(home: Path) -> Path:

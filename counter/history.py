@@ -73,13 +73,11 @@ class History:
         """*name* has changed at *revision*, and last *before* that; 0: it was not there."""
         if not before:
             before = self._gone.pop(name, 0)
-        if before:
-            self._drop(before)
-        self._append(revision, name)
+        self._append(revision, (self._drop(before) if before else None) or name)
 
     def removed(self, name: str, revision: int, before: int) -> None:
         """*name*, which had changed *before*, is gone since *revision*."""
-        self._drop(before)
+        name = self._drop(before) or name
         self._append(revision, name)
         self._gone[name] = revision
         if len(self._gone) > self._most_gone:
@@ -108,12 +106,18 @@ class History:
         self._blocks[-1].add(revision, name)
         self.newest = revision
 
-    def _drop(self, revision: int) -> None:
+    def _drop(self, revision: int) -> str | None:
+        """Take out what changed at *revision*.
+
+        Its name goes to the next place: the one that a request brings is another str, of 64 bytes and more.
+        """
         at = bisect_right(self._firsts, revision) - 1
         block = self._blocks[at]
-        block.names[bisect_right(block.revisions, revision) - 1] = None
+        place = bisect_right(block.revisions, revision) - 1
+        name, block.names[place] = block.names[place], None
         block.live -= 1
         self._tidy(at)
+        return name
 
     def _tidy(self, at: int) -> None:
         if 0 <= at < len(self._blocks) - 1 and self._blocks[at].live * 4 < len(self._blocks[at].names):

@@ -1,0 +1,1 @@
+"""The rows: each module is one comparison, and `ROW` in it."""
