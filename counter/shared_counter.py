@@ -9,6 +9,7 @@ from typing import Any, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import UNSET, UnsetType
 
+from .buffered import FLUSH_EVERY, MAX_PENDING, BufferedCounter
 from .errors import CounterError, InvalidRequest, NotFound, OutcomeUnknown, VersionMismatch
 from .fields import MAX_OPS, MAX_PAGE, OnBound, TtlMode, check_int
 from .multiset import Multiset, made, plain
@@ -263,6 +264,10 @@ class SharedCounter(Multiset):
             InvalidRequest: *prefix* cannot begin a name.
         """
         return SharedCounter(PrefixStore(self.store, plain(prefix)))
+
+    def buffered(self, flush_every: float = FLUSH_EVERY, max_pending: int = MAX_PENDING) -> BufferedCounter:
+        """Counts that need no answer, sent together, *flush_every* seconds later; see `BufferedCounter`."""
+        return BufferedCounter(self.store, flush_every, max_pending)
 
     def close(self) -> None:
         """Give back the connections, which equal URLs of this process share; the next call opens new ones."""
