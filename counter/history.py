@@ -35,15 +35,12 @@ class _Block:
         block.live = len(names)
         return block
 
-    def add(self, revision: int, name: str) -> None:
-        self.revisions.append(revision)
-        self.names.append(name)
-        self.live += 1
-
     def take_from(self, other: _Block) -> None:
         for revision, name in zip(other.revisions, other.names, strict=True):
             if name is not None:
-                self.add(revision, name)
+                self.revisions.append(revision)
+                self.names.append(name)
+        self.live = len(self.names)
 
 
 class History:
@@ -103,7 +100,10 @@ class History:
             self._blocks.append(_Block())
             self._firsts.append(revision)
             self._tidy(len(self._blocks) - 2)  # while it was the last, nothing was taken out of it
-        self._blocks[-1].add(revision, name)
+        block = self._blocks[-1]
+        block.revisions.append(revision)
+        block.names.append(name)
+        block.live += 1
         self.newest = revision
 
     def _drop(self, revision: int) -> str | None:
@@ -116,7 +116,8 @@ class History:
         place = bisect_right(block.revisions, revision) - 1
         name, block.names[place] = block.names[place], None
         block.live -= 1
-        self._tidy(at)
+        if block.live * 4 < _BLOCK:  # mostly it is not, and a call less
+            self._tidy(at)
         return name
 
     def _tidy(self, at: int) -> None:

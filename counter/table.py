@@ -222,12 +222,9 @@ class Turn(Generic[S]):
         """
         if self._outcomes:
             append(self._outcomes)
-        for name, entry in self._overlay.items():  # in the order of their revisions, but for what is gone
-            if entry is not None:
-                self._merge(name, entry)
-        for name, entry in self._overlay.items():
-            if entry is None:
-                self._remove(name)
+        gone = self._merge()
+        for name in gone:
+            self._remove(name)
         self._callers.merge()
         if self._keys is not None:
             self._keys.merge()
@@ -326,18 +323,24 @@ class Turn(Generic[S]):
     def _lookup(self, name: str) -> Entry | None:
         return self._overlay[name] if name in self._overlay else self._table.entries.get(name)
 
-    def _merge(self, name: str, entry: Entry) -> None:
-        table = self._table
-        last = table.entries.get(name)
-        if last is None:
-            table.names.add(name)
-        revision = table.versions.revision
-        table.history.changed(name, revision(entry), 0 if last is None else revision(last))
-        table.entries[name] = entry
-        if entry.expires_at is not None:
-            table.ends.put(name, ceil(entry.expires_at.timestamp()))
-        elif len(table.ends):
-            table.ends.drop(name)
+    def _merge(self) -> list[str]:
+        """Put what was written into the table, in the order of its revisions; the names that are gone."""
+        table, entries, gone = self._table, self._table.entries, []
+        revision, changed = table.versions.revision, table.history.changed
+        for name, entry in self._overlay.items():
+            if entry is None:
+                gone.append(name)
+                continue
+            last = entries.get(name)
+            if last is None:
+                table.names.add(name)
+            changed(name, revision(entry), 0 if last is None else revision(last))
+            entries[name] = entry
+            if entry.expires_at is not None:
+                table.ends.put(name, ceil(entry.expires_at.timestamp()))
+            elif last is not None and last.expires_at is not None:
+                table.ends.drop(name)
+        return gone
 
     def _remove(self, name: str) -> None:
         table = self._table
