@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from .fields import HIDDEN
 from .listing import SLICE, Job
 from .ops import Changes
 from .results import ChangesPage, Entry
@@ -27,7 +28,7 @@ def changes(table: CounterTable[S], op: Changes, now: datetime) -> Job[ChangesPa
             if len(told) == op.limit:
                 return _page(told, versions.between(at, known), True, complete)
             at = place
-            if not name.startswith(op.prefix):
+            if not name.startswith(op.prefix) or name.startswith(HIDDEN):
                 continue
             told.pop(name, None)  # it changed between two slices
             entry = table.entries.get(name)

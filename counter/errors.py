@@ -133,12 +133,15 @@ class HttpProblem(NamedTuple):
 
 
 HTTP_PROBLEMS: dict[str, HttpProblem] = {
+    "unauthorized": HttpProblem(401, "Not authorized"),
+    "forbidden": HttpProblem(403, "Not allowed by this token"),
     "cross-site": HttpProblem(403, "Request from another site"),
     "no-such-route": HttpProblem(404, "No such address"),
     "method-not-allowed": HttpProblem(405, "Method not allowed"),
     "too-large": HttpProblem(413, "Body too large"),
     "media-type": HttpProblem(415, "Unsupported media type"),
     "host-not-allowed": HttpProblem(421, "Host not allowed"),
+    "rate-limited": HttpProblem(429, "Too many requests"),
     "overloaded": HttpProblem(503, "Overloaded"),
     "internal": HttpProblem(500, "Internal error"),
 }

@@ -49,21 +49,25 @@ class Family(NamedTuple):
     folder: Path
 
 
-def bind(host: str, port: int, insecure: bool) -> socket.socket:
+def bind(host: str, port: int, open_to_others: bool, advice: str = "choose another") -> socket.socket:
     """A listening socket; *port* 0 takes any that is free.
 
+    Args:
+        host: a name or address of this host.
+        port: its port.
+        open_to_others: whether others than this host may reach it.
+        advice: what to do if they may not.
+
     Raises:
-        InvalidRequest: no such host, or others could reach it and *insecure* does not allow that.
+        InvalidRequest: no such host, or others could reach it.
         StoreUnavailable: the port is taken, or cannot be had.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as exc:
         raise InvalidRequest(f"--bind {host}: {exc.strerror or exc}") from exc
-    if not (insecure or _is_loopback(str(address[0]))):
-        raise InvalidRequest(
-            f"--bind {host} lets everyone in who can reach this host: add --insecure if that is meant"
-        )
+    if not (open_to_others or _is_loopback(str(address[0]))):
+        raise InvalidRequest(f"--bind {host} lets everyone in who can reach this host: {advice}")
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -162,7 +166,7 @@ def _command(role: Role, family: Family, files: list[int]) -> list[str]:
 
 
 def _start(command: list[str], family: Family, files: list[int]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603  our own command, and no shell
+    return subprocess.Popen(  # noqa: S603  # nosec B603  # our own command, and no shell
         command,
         stdin=subprocess.DEVNULL,
         stdout=2,

@@ -16,6 +16,7 @@ import msgspec
 from flask import Flask, Response, current_app, has_app_context, request
 from msgspec import structs
 
+from . import request_ids
 from .errors import CounterError, InvalidRequest, StoreFailure, StoreUnavailable
 from .ops import Request
 from .problems import MEDIA_TYPE, ProblemDocument, document
@@ -73,6 +74,11 @@ class _Relay(Store):
     def prefix(self) -> str:  # type: ignore[override]
         """That of the store behind it."""
         return self._target().prefix
+
+    @property
+    def whole(self) -> Store:
+        """That of the store behind it."""
+        return self._target().whole
 
     def execute(self, request: Request, timeout: float | None = None) -> Reply:
         """As the store behind it."""
@@ -150,7 +156,8 @@ def failure(error: CounterError, detail: str, base: str = "") -> ProblemDocument
 
     Its own names folders of this host and is for the log. *base* is as of `problems.document`.
     """
-    log.warning("%s %s: %s", request.method, error.code, error.detail)
+    told = request.method, error.code, error.detail, request_ids.of(request.environ)
+    log.warning("%s %s: %s (request %s)", *told)
     return structs.replace(document(error, base), detail=detail)
 
 

@@ -62,7 +62,7 @@ class Home(LockedFolder):
                     raise StoreUnavailable(f"{self.path} {whose}: run as that user, or choose another --home")
                 if group is not None:
                     os.fchown(folder, -1, gid)
-                    os.fchmod(folder, 0o750)
+                    os.fchmod(folder, 0o750)  # nosec B103  # --group asked for it
                 elif found.st_mode & 0o077:
                     fix = f"`chmod 700 {shlex.quote(str(self.path))}`, or let a group in with --group"
                     raise StoreUnavailable(f"{self.path} is open to other users ({_mode(found)}): {fix}")

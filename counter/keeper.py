@@ -175,7 +175,7 @@ class Child:
         ]
         try:
             with theirs:
-                self._process = subprocess.Popen(  # noqa: S603  our own command, and no shell
+                self._process = subprocess.Popen(  # noqa: S603  # nosec B603  # our own command, and no shell
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=2,

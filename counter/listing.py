@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from .errors import InvalidRequest
-from .fields import Sort
+from .fields import HIDDEN, Sort
 from .ops import List
 from .results import Entry, Page
 from .table import CounterTable, S
@@ -56,11 +56,26 @@ def page(table: CounterTable[S], op: List, now: datetime) -> Job[Page]:
 
 def count(table: CounterTable[S], now: datetime) -> Job[int]:
     """How many counters live at *now*, also where the sweep is behind."""
-    total = len(table.entries) - table.ends.count_due(floor(now.timestamp()))
-    ending = table.ending(now)
+    hidden = yield from _count_hidden(table, now)
+    total = len(table.entries) - table.ends.count_due(floor(now.timestamp())) - hidden
+    ending = [name for name in table.ending(now) if not name.startswith(HIDDEN)]
     for first in range(0, len(ending), SLICE):
         entries = map(table.entries.get, ending[first : first + SLICE])
         total -= sum(entry is None or entry.expired(now) for entry in entries)
+        yield
+    return total
+
+
+def _count_hidden(table: CounterTable[S], now: datetime) -> Job[int]:
+    """How many counters there are that nobody is told of, without those that are due."""
+    due = floor(now.timestamp())
+    total, start, inclusive = 0, HIDDEN, True
+    while names := list(islice(table.names.after(start, inclusive), SLICE)):
+        entries = [table.entries[name] for name in names if name.startswith(HIDDEN)]
+        total += sum(e.expires_at is None or e.expires_at.timestamp() > due for e in entries)
+        if len(entries) < SLICE:
+            break
+        start, inclusive = names[-1], False
         yield
     return total
 
@@ -71,7 +86,7 @@ def everything(table: CounterTable[S], now: datetime, most: int) -> Job[list[Ent
     Raises:
         InvalidRequest: there are more than *most*.
     """
-    if len(table.entries) - table.ends.count_due(floor(now.timestamp())) > most:
+    if (yield from count(table, now)) > most:
         raise InvalidRequest(
             f"above {most} counters ask for pages: the HTTP API and `counter list` give them"
         )
@@ -109,7 +124,9 @@ def _slices(table: CounterTable[S], prefix: str, after: str | None) -> Iterator[
     """The counters under *prefix* by name, from above *after*; the table may change between two slices."""
     start, inclusive = (prefix, True) if after is None or after < prefix else (after, False)
     while names := list(islice(table.names.after(start, inclusive), SLICE)):
-        yield [table.entries[name] for name in names if name.startswith(prefix)]
+        yield [
+            table.entries[name] for name in names if name.startswith(prefix) and not name.startswith(HIDDEN)
+        ]
         start, inclusive = names[-1], False
         if not start.startswith(prefix):
             return

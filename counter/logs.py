@@ -1,4 +1,4 @@
-"""Log lines: one an event, on stderr, as text or as JSON."""
+"""Log lines: one an event, on stderr, as text or as JSON. Those of requests are in `access`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+class Withheld(Exception):
+    """Stands in a log for an error whose message may hold a counter's name; where it was raised is kept."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"{type(error).__name__}, whose message is shown with --log-names alone")
+        self.__traceback__ = error.__traceback__
+
+
 class TextLines(logging.Formatter):
     """`2026-01-31T12:00:00Z worker[123] WARNING what happened`; a traceback follows, indented."""
 
@@ -41,7 +49,7 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line for *record*."""
         who = f"{self._process}[{record.process}]"
-        line = f"{_utc(record)} {who} {record.levelname} {printable(record.getMessage())}"
+        line = f"{utc(record.created)} {who} {record.levelname} {printable(record.getMessage())}"
         trace = _traceback(self, record)
         return "\n    ".join([line, *map(printable, trace.splitlines())])
 
@@ -56,7 +64,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line for *record*."""
         fields = {
-            "time": _utc(record),
+            "time": utc(record.created),
             "level": record.levelname.lower(),
             "process": self._process,
             "pid": record.process,
@@ -68,8 +76,9 @@ class JsonLines(logging.Formatter):
         return json.dumps(fields)
 
 
-def _utc(record: logging.LogRecord) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
+def utc(at: float) -> str:
+    """*at*, seconds since the epoch, as every line begins."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + f".{int(at % 1 * 1000):03}Z"
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:

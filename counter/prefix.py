@@ -37,6 +37,11 @@ class PrefixStore(Store):
         return self._base.capabilities
 
     @property
+    def whole(self) -> Store:
+        """The one that this is a view of."""
+        return self._base
+
+    @property
     def url(self) -> str:  # type: ignore[override]
         """The whole store's, with the prefix as an option; empty if that has none."""
         base = self._base.url

@@ -28,7 +28,10 @@ ADVICE = {
     "outcome-unknown": "The answer is lost, not necessarily the change. A read is safe to repeat, and so is "
     "a change sent with an Idempotency-Key: repeat it with the same key. Before you repeat any other change, "
     "read the counter; one sent with If-Match is applied once at the most.",
-    "cross-site": "A browser sent this on behalf of a page of another site. Open the page from this server, "
+    "unauthorized": "Send Authorization: Bearer, and a token that the service's owner gave you; never in a "
+    "URL.",
+    "forbidden": "The token may read and not write: ask the owner of the service for one that may.",
+    "cross-site": "A browser sent this for a page of another site, or in advance. Open the address itself, "
     "or ask from a program.",
     "no-such-route": "Counters are at /v1/counters/{name}; look for a typing error.",
     "method-not-allowed": "The Allow header lists the methods of this address; a GET never changes anything.",
@@ -36,6 +39,8 @@ ADVICE = {
     "media-type": "Send JSON and say so: Content-Type: application/json. With curl that is --json.",
     "host-not-allowed": "Ask by IP address or as localhost, or allow the name: --allow-host NAME, or "
     "COUNTER_ALLOW_HOSTS.",
+    "rate-limited": "Nothing was applied: repeat it, after as many seconds as Retry-After says. The fields "
+    "RateLimit and RateLimit-Policy of every answer tell what is left.",
     "overloaded": "Nothing was applied: repeat it, after as many seconds as Retry-After says.",
     "internal": "This is our mistake; the log of the server says more.",
 }

@@ -68,7 +68,7 @@ def _counter_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _start_manager(home: Path, link: socket.socket, log: int) -> subprocess.Popen[bytes]:
     """A manager that says over *link* when it is ready, and ends when the other end of it is closed."""
     command = [sys.executable, "-m", "counter", "manager", "--home", str(home), "--durability", "memory"]
-    return subprocess.Popen(  # noqa: S603  our own command, and no shell
+    return subprocess.Popen(  # noqa: S603  # nosec B603  # our own command, and no shell
         [*command, "--link", str(link.fileno())],
         stdin=subprocess.DEVNULL,
         stdout=log,

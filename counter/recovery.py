@@ -245,7 +245,11 @@ def _format(data: bytes, name: str, kind: str) -> FileFormat:
 def _decode(record: Record, name: str, at: int) -> list[Outcome[bytes]]:
     try:
         return _outcomes.decode(record.payload)
-    except msgspec.MsgspecError as error:
+    except (
+        msgspec.MsgspecError,
+        UnicodeDecodeError,
+        RecursionError,
+    ) as error:  # the last: a deep unknown field
         raise _damaged(name, at, f"record {record.sequence} cannot be read: {error}") from None
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from .errors import STORE_ERRORS, CounterError
 from .fields import OnBound, TtlMode
 from .information import Information, Limits
+
+Time = Annotated[datetime, Meta(tz=True)]
+"""Never without its zone: such a time can be compared with no other."""
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -18,14 +21,14 @@ class Entry(Struct, frozen=True, gc=False):
     name: str
     value: int
     version: str
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
     min: int | None = None
     max: int | None = None
     on_bound: OnBound | None = None
     ttl: int | None = None
     ttl_mode: TtlMode | None = None
-    expires_at: datetime | None = None
+    expires_at: Time | None = None
 
     def expired(self, now: datetime) -> bool:
         """Whether it is gone at *now*, swept or not."""

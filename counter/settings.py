@@ -12,9 +12,16 @@ from .errors import InvalidRequest
 
 VERSION = "0.1.0"
 ALLOW_HOSTS = "COUNTER_ALLOW_HOSTS"
+RATE_LIMIT = "COUNTER_RATE_LIMIT"
+ACCESS_LOG = "COUNTER_ACCESS_LOG"
+LOG_NAMES = "COUNTER_LOG_NAMES"
+TOKENS = "COUNTER_TOKENS"
+OPEN_METRICS = "COUNTER_OPEN_METRICS"
 DURABILITIES = ("everysec", "always", "memory")
 """What an answer means: it is written down and synced each second; it is on the disk; it is in memory."""
 
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+_RATE = re.compile(r"([0-9]{1,15}) ?(?:/|per) ?([0-9]{1,4})? ?(second|minute|hour|day)s?")
 _HOST_NAME = re.compile(r"[a-z0-9._-]+")
 
 
@@ -103,6 +110,50 @@ def host_names(given: str | Iterable[object], source: str = ALLOW_HOSTS) -> froz
                 f"{source} takes names such as counters.example.org, without port: not {name!r}"
             )
     return names
+
+
+def switch(given: object, source: str) -> bool:
+    """Whether *given*, a text or what a Flask config holds, says yes; None and an empty text say no.
+
+    Args:
+        given: what was given.
+        source: where, for the error.
+
+    Raises:
+        InvalidRequest: it says neither.
+    """
+    text = "" if given is None else str(given).lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    raise InvalidRequest(f"{source} is 1 or 0, not {given!r}")
+
+
+class RateLimit(NamedTuple):
+    """At most *most* requests in *seconds*."""
+
+    most: int
+    seconds: int
+
+    @classmethod
+    def parse(cls, text: str, source: str = RATE_LIMIT) -> RateLimit | None:
+        """The limit that *text* stands for, such as `100/minute` or `5 per 10 seconds`; None if it is empty.
+
+        Args:
+            text: what was given.
+            source: where, for the error.
+
+        Raises:
+            InvalidRequest: it has another form, or would let nothing through.
+        """
+        if not text.strip():
+            return None
+        match = _RATE.fullmatch(text.strip().lower())
+        most, seconds = (int(match[1]), int(match[2] or 1) * _UNITS[match[3]]) if match else (0, 0)
+        if not (most and seconds):
+            raise InvalidRequest(f"{source} is a limit such as 100/minute or 5/10seconds, not {text[:50]!r}")
+        return cls(most, seconds)
 
 
 class ManagerOptions(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from .results import Entry
+from .results import Entry, Time
 
 S = TypeVar("S")
 OUTCOME_ENTRIES = 1000
@@ -28,7 +28,7 @@ class Keyed(Struct, Generic[S], frozen=True):
     """What came out under an idempotency key, of ops with that *digest*."""
 
     digest: bytes
-    at: datetime
+    at: Time
     reply: S
 
 
@@ -39,7 +39,7 @@ class Outcome(Struct, Generic[S], frozen=True, array_like=True):
     told, and whoever used *key*; *deadline* is the latest that this caller gave.
     """
 
-    at: datetime
+    at: Time
     changed: dict[str, Entry | None]
     reply: S | None = None
     caller: bytes | None = None

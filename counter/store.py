@@ -52,6 +52,11 @@ class Store(ABC):
             OutcomeUnknown: sent, no answer by the deadline: it was applied or never will be.
         """
 
+    @property
+    def whole(self) -> Store:
+        """The store that all names of its counters are in: itself, unless it is a view."""
+        return self
+
     @abstractmethod
     def close(self) -> None:
         """Give back connections; the next call may open new ones."""

@@ -186,8 +186,8 @@ class Turn(Generic[S]):
         return sealed
 
     def _refused(self, error: CounterError, seal: Callable[[Reply], S]) -> S:
-        self.reply = Reply.refusing(error)
-        return seal(self.reply)
+        self.reply = refusal = Reply.refusing(error)
+        return seal(refusal)
 
     def sweep(self, ticks: float, most: int = SWEEP) -> bool:
         """Remove up to *most* expired counters, and forget as many callers and keys of the past at the most.
@@ -222,8 +222,7 @@ class Turn(Generic[S]):
         """
         if self._outcomes:
             append(self._outcomes)
-        gone = self._merge()
-        for name in gone:
+        for name in self._merge():
             self._remove(name)
         self._callers.merge()
         if self._keys is not None:
@@ -305,9 +304,8 @@ class Turn(Generic[S]):
         after, result = transition(before, op, self.now, self._table.versions.next())
         if before is None and after is not None:
             if self._size >= self._table.max_counters:
-                raise LimitExceeded(
-                    f"there are {self._size} counters, the most allowed: delete some, or raise --max-counters"
-                )
+                most = f"there are {self._size} counters, the most allowed"
+                raise LimitExceeded(f"{most}: delete some, or raise --max-counters")
             self._size += 1
         elif after is None and before is not None:
             self._size -= 1

@@ -1,14 +1,13 @@
 """waitress on one socket, and what it lacks: a limit on what is in flight, an end that loses nothing.
 
-**The limit.** More than twice as many connections with a request in flight as there are threads: the next is
-answered 503 by the loop itself, without waiting for a thread. Connections are counted, not requests: each
-has one at a time, and a client that has its answer may send again before the thread has put its tools away.
+Who gets a thread, and who is turned away, is in `admission`.
 
 **The end.** `stop` closes the door: no more connections are accepted, each answer says `Connection: close`,
 and a request that is half read, queued or running is finished. A connection without one is kept for
 another moment, because its client may be sending just now.
 
-And where a request's body ends must be plain: see `Parser`.
+**The crowd.** Who sends on and on and does not read is not answered on and on. Where all connections are
+taken, those that are idle make room for others. What is read of a request is in `request_parser`.
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
@@ -17,102 +16,93 @@ And where a request's body ends must be plain: see `Parser`.
 from __future__ import annotations
 
 import contextlib
-import json
 import select
 import socket
 import threading
 import time
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore  # type: ignore[import-untyped]
 from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
-from waitress.parser import HTTPRequestParser, ParsingError  # type: ignore[import-untyped]
 from waitress.server import create_server  # type: ignore[import-untyped]
-from waitress.task import ThreadedTaskDispatcher, WSGITask  # type: ignore[import-untyped]
+from waitress.task import ErrorTask, WSGITask  # type: ignore[import-untyped]
+from waitress.task import Task as WaitressTask
 
-from .errors import HTTP_PROBLEMS
+from .access import AccessLog, Served
+from .admission import Dispatcher, Overloaded
+from .information import OTHER
+from .request_ids import ENVIRON
+from .request_parser import HEADER_BYTES, Parser
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
-HEADER_BYTES = 32 * 1024
+IN_MEMORY_BYTES = 64 * 1024
+"""What a body, or an answer that waits for its reader, has in memory; the rest is in a file."""
+MOST_LATER = 16
 IDLE_SECONDS = 0.5
 LOOP_SECONDS = 30.0  # as often as waitress looks for connections to time out; all else wakes the loop
 
 
-class Overloaded:
-    """The answer to a request that is turned away; a waitress error, and so the connection is closed.
+class Answering(WaitressTask):  # type: ignore[misc]
+    """What all answers have in common."""
 
-    That is good here: the client's next connection may meet a worker that is less busy.
-    """
+    environ: dict[str, Any] | None = None
+    _sent = 0
 
-    def to_response(self, ident: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-        """Status line, headers and body."""
-        status, title = HTTP_PROBLEMS["overloaded"]
-        problem = {
-            "type": "/problems/overloaded",
-            "title": title,
-            "status": status,
-            "detail": "every thread is busy and the queue is full; nothing was done; try again in a second",
-            "code": "overloaded",
-        }
-        headers = [("Content-Type", "application/problem+json"), ("Retry-After", "1")]
-        return f"{status} Service Unavailable", headers, json.dumps(problem).encode() + b"\n"
+    def service(self) -> None:
+        """As waitress does, and tell the access log, if there is one."""
+        try:
+            super().service()
+        finally:
+            if (log := self.channel.server.access_log) is not None:
+                log.add(self._served())
 
+    def _served(self) -> Served:
+        request, environ, now = self.request, self.environ or {}, time.monotonic()
+        return Served(
+            time.time(),
+            request.command,
+            environ.get("counter.route", OTHER),
+            request.path,
+            int(self.status[:3]),
+            now - request.arrived,
+            self._sent,
+            request.id,
+            environ.get("counter.token", ""),
+        )
 
-class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
-    """waitress' threads and their queue, with a limit on the connections that have a request in flight."""
+    def write(self, data: bytes) -> None:
+        """As waitress does, which would send the headers alone, and then the first bytes of the body.
 
-    def __init__(self, threads: int) -> None:
-        super().__init__()
-        self._limit = 2 * threads
-        self._in_flight: Counter[Channel] = Counter()
-        self.set_thread_count(threads)
-
-    def add_task(self, channel: Channel) -> None:
-        """Queue the first request of *channel*, or have it turned away."""
-        with self.lock:
-            admitted = channel in self._in_flight or len(self._in_flight) < self._limit
-            if admitted:
-                self._in_flight[channel] += 1
-        if admitted:
-            super().add_task(channel)
-        else:
-            channel.turn_away()
-
-    def done(self, channel: Channel) -> None:
-        """A request of *channel* was served."""
-        with self.lock:
-            self._in_flight[channel] -= 1
-            if not self._in_flight[channel]:
-                del self._in_flight[channel]
-
-
-class Parser(HTTPRequestParser):  # type: ignore[misc]
-    """What a client sends, read; refused where a server in front of us could see another end of the body.
-
-    waitress takes the chunks where there is a Content-Length too, and neither with HTTP/1.0, so that the body
-    would be read as the next request (RFC 9112, 6.1 and 11.2).
-    """
-
-    def parse_header(self, header_plus: bytes) -> None:
-        """As waitress does, which takes Transfer-Encoding away where it follows it.
-
-        Raises:
-            ParsingError: the end of the body can be read in two ways.
+        Each of them wakes the client up: sending them together took 30 us of 400 off a short answer.
         """
-        super().parse_header(header_plus)
-        if "TRANSFER_ENCODING" in self.headers or (self.chunked and "CONTENT_LENGTH" in self.headers):
-            raise ParsingError("Send a Content-Length, or with HTTP/1.1 Transfer-Encoding, but not both")
+        self._sent += len(data) if self.has_body else 0
+        if self.wrote_header or not data:
+            super().write(data)
+            return
+        with self.channel.in_one_piece():
+            super().write(data)
 
 
-class Task(WSGITask):  # type: ignore[misc]
-    """A request that the app answers, which finds in its environ how many bytes `counter.unsent` has."""
+class Refusal(Answering, ErrorTask):  # type: ignore[misc]
+    """A request that the app is not asked about."""
+
+
+class Task(Answering, WSGITask):  # type: ignore[misc]
+    """A request that the app answers.
+
+    The app finds more in its environ: `counter.arrived`, when the request was there (monotonic clock,
+    seconds); `counter.request_id`; and `counter.unsent`, how many bytes of what was answered wait for the
+    client to read.
+    """
 
     def get_environment(self) -> dict[str, Any]:
-        """As waitress does, and how much of what was answered waits for the client to read it."""
+        """As waitress does, and what the class says."""
         environ: dict[str, Any] = super().get_environment()
+        environ["counter.arrived"] = self.request.arrived
+        environ[ENVIRON] = self.request.id
         environ["counter.unsent"] = lambda: self.channel.total_outbufs_len
         return environ
 
@@ -131,12 +121,76 @@ class Task(WSGITask):  # type: ignore[misc]
         super().finish()
 
 
+class _LoopOf:
+    """The server as one channel sees it, which wakes the loop up only if there is something to be done.
+
+    waitress does it after each answer, though the loop waits for the next request as long as one may be read
+    ahead: a thread switch each time, and the lock of Python with it.
+    """
+
+    def __init__(self, channel: Channel, server: Any) -> None:  # noqa: ANN401
+        self._channel = channel
+        self._server = server
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._server, name)
+
+    def add_task(self, channel: Channel) -> None:
+        if not channel.waits_for_its_reader():
+            self._server.add_task(channel)
+
+    def pull_trigger(self) -> None:
+        if self._channel.needs_loop:
+            self._server.pull_trigger()
+
+
 class Channel(HTTPChannel):  # type: ignore[misc]
     """A client's connection."""
 
     parser_class = Parser
     task_class = Task
+    error_task_class = Refusal
+    requests: list[Parser]
     _turned_away = False
+    _pieces: list[bytes] | None = None
+
+    def __init__(self, server: Any, *others: Any, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(_LoopOf(self, server), *others, **settings)
+        self._later: list[Parser] = []
+
+    @contextlib.contextmanager
+    def in_one_piece(self) -> Iterator[None]:
+        """What is written in this block is sent at its end, together."""
+        self._pieces = []
+        try:
+            yield
+        finally:
+            pieces, self._pieces = self._pieces, None
+            self.write_soon(b"".join(pieces))
+
+    def write_soon(self, data: Any) -> int:  # noqa: ANN401
+        """As waitress does, but with what comes next if there is to be; of much it keeps only what is left."""
+        if self._pieces is not None:
+            self._pieces.append(data)
+            return len(data)
+        sent = 0
+        with self.outbuf_lock:
+            if isinstance(data, bytes) and len(data) >= IN_MEMORY_BYTES and not self.total_outbufs_len:
+                with contextlib.suppress(OSError):  # waitress meets it as well
+                    sent = self.send(data, do_close=False)
+            left: int = super().write_soon(data[sent:] if sent else data)
+        return sent + left
+
+    @property
+    def needs_loop(self) -> bool:
+        """Whether the loop has to look at this channel anew: it may be asleep without waiting for it."""
+        return bool(
+            self.total_outbufs_len
+            or self.requests
+            or self.close_when_flushed
+            or self.will_close
+            or not self.server.accepting  # the end waits for what is idle
+        )
 
     def check_client_disconnected(self) -> bool:
         """As waitress does, which reads no further, and so notices nothing, behind a second request."""
@@ -152,23 +206,54 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
     def turn_away(self) -> None:
         """Have the request answered 503. Called by the dispatcher, inside `received`, which holds a lock."""
-        self.requests[0].error = self.requests[0].error or Overloaded()
+        request = self.requests[0]
+        request.error = request.error or Overloaded(request.id)
         self._turned_away = True
 
     def received(self, data: bytes) -> bool:
         """Take *data* in; in the loop's thread."""
         more: bool = super().received(data)
+        self._refuse()
+        return more
+
+    def _refuse(self) -> None:
         while self._turned_away:
             self._turned_away = False
             super().service()  # an error's answer is short, and never waits
-        return more
 
     def service(self) -> None:
         """Answer the first request; in a thread of the dispatcher."""
+        lane = self.server.task_dispatcher.lane(self)
         try:
             super().service()
         finally:
-            self.server.task_dispatcher.done(self)
+            lane.done(self)
+        self._refuse()
+
+    def waits_for_its_reader(self) -> bool:
+        """Whether there is an answer that the client has yet to read; its next requests are kept until then.
+
+        Else one that sends many at once and reads nothing would fill the memory, and then hold every thread.
+        Where they are too many to keep, the connection ends with that answer.
+        """
+        with self.outbuf_lock:
+            if not (self.total_outbufs_len or self._later):
+                return False
+            self._later += self.requests
+            self.requests = []
+            if len(self._later) > MOST_LATER:
+                self._later = []
+                self.close_when_flushed = True
+            return True
+
+    def handle_write(self) -> None:
+        """As waitress does, and go on with the requests that waited for it; in the loop's thread."""
+        super().handle_write()
+        if self._later and self.connected and not self.total_outbufs_len:
+            with self.requests_lock:
+                self.requests, self._later = self._later, []
+                self.server.add_task(self)
+            self._refuse()
 
     def close_if_idle(self) -> None:
         """Close it unless a request is being read or served, or an answer sent; in the loop's thread."""
@@ -177,18 +262,24 @@ class Channel(HTTPChannel):  # type: ignore[misc]
 
 
 class WaitressServer:
-    """*app* on the bound socket *listener*, with *threads* threads and other *settings* of waitress."""
+    """*app* on the bound socket *listener*, with *threads* threads and other *settings* of waitress.
+
+    Requests for the paths *lanes* do not wait for these threads: see `admission`. *access_log* is told of
+    every request.
+    """
 
     def __init__(
         self,
         app: WSGIApplication,
         listener: socket.socket,
         threads: int,
+        lanes: Iterable[str] = (),
+        access_log: AccessLog | None = None,
         **settings: Any,  # noqa: ANN401
     ) -> None:
         self.stopping = threading.Event()
         self._map: dict[int, Any] = {}
-        self._dispatcher = Dispatcher(threads)
+        self._dispatcher = Dispatcher(threads, 2 * threads, lanes)
         self._server = create_server(
             app,
             map=self._map,
@@ -198,10 +289,13 @@ class WaitressServer:
             ident=None,
             max_request_header_size=HEADER_BYTES,
             channel_request_lookahead=1,  # or nobody notices that a client has gone
+            inbuf_overflow=IN_MEMORY_BYTES,
+            outbuf_overflow=IN_MEMORY_BYTES,
             asyncore_use_poll=True,
             **settings,
         )
         self._server.channel_class = Channel
+        self._server.access_log = access_log
 
     def run(self, grace: float) -> None:
         """Serve until `stop` is called; then at most *grace* seconds more for what is in flight."""
@@ -219,7 +313,27 @@ class WaitressServer:
                 self._server.pull_trigger()
 
     def _turn(self, timeout: float) -> None:
-        wasyncore.loop(timeout=timeout, use_poll=True, map=self._map, count=1)
+        """As wasyncore.poll2, which has no place for what comes right before it waits."""
+        if len(self._map) >= self._server.adj.connection_limit:
+            self._make_room()
+        waiting = select.poll()
+        for number, one in list(self._map.items()):
+            flags = select.POLLIN | select.POLLPRI if one.readable() else 0
+            if one.writable() and not one.accepting:
+                flags |= select.POLLOUT
+            if flags:
+                waiting.register(number, flags)
+        self._dispatcher.announce()
+        for number, flags in waiting.poll(timeout * 1000):
+            if (one := self._map.get(number)) is not None:
+                wasyncore.readwrite(one, flags)
+
+    def _make_room(self) -> None:
+        """Close the tenth of the connections that was idle the longest; else nobody else would get in."""
+        idle = [channel for channel in self._server.active_channels.values() if not channel.requests]
+        idle.sort(key=lambda channel: channel.last_activity)
+        for channel in idle[: 1 + self._server.adj.connection_limit // 10]:
+            channel.handle_close()
 
     def _drain(self, grace: float) -> None:
         now = time.monotonic()

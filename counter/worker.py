@@ -22,11 +22,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from . import logs
+from .access import AccessLog, json_line, text_line
 from .errors import CounterError, InvalidRequest
 from .link import Link
 from .meter import REPORT_SECONDS, Meter
 from .ops import Info, Request
-from .settings import number
+from .settings import ACCESS_LOG, LOG_NAMES, number, switch
 from .store import Store, open_store
 from .waitress_server import WaitressServer
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 API = "counter.web:create_app"
 API_BODY = 2 * 1024 * 1024  # above the API's own caps, so that it is the API that says 413
+PROBES = ("/livez", "/readyz", "/metrics")
+"""Paths of the API that are answered however busy it is; an app of one's own keeps its own rules."""
 GRACE = 10.0
 """Seconds for requests in flight after SIGTERM."""
 CONNECTIONS = 1000
@@ -95,13 +98,18 @@ class Worker:
     def __init__(self, app: WSGIApplication, store: Store, listener: socket.socket, **settings: Any) -> None:  # noqa: ANN401
         self._store = store
         self.meter = Meter(app, store, self._is_stopping)
-        self.server = WaitressServer(self.meter, listener, int(number("threads")), **settings)
+        self._access_log = access_log()
+        self.server = WaitressServer(
+            self.meter, listener, int(number("threads")), access_log=self._access_log, **settings
+        )
 
     def run(self, ready: Callable[[str], None]) -> None:
         """Serve until `server.stop`, then finish what is in flight; *ready* is told the durability mode."""
         threading.Thread(target=self._talk, args=[ready], name="report", daemon=True).start()
         self.server.run(GRACE)
         self.meter.report()
+        if self._access_log is not None:
+            self._access_log.close()
 
     def _is_stopping(self) -> bool:
         return self.server.stopping.is_set()
@@ -130,6 +138,18 @@ class Worker:
         return None
 
 
+def access_log() -> AccessLog | None:
+    """The one that the environment asks for, if it does.
+
+    Raises:
+        InvalidRequest: a setting holds a value that is none.
+    """
+    if not switch(os.environ.get(ACCESS_LOG), ACCESS_LOG):
+        return None
+    line = json_line if os.environ.get(logs.VARIABLE) == "json" else text_line
+    return AccessLog(line("worker", switch(os.environ.get(LOG_NAMES), LOG_NAMES)))
+
+
 def main(arguments: list[str]) -> int:
     """Be the worker that *arguments* ask for; the exit code."""
     link_file, listener_file, folder, *app = arguments
@@ -147,7 +167,7 @@ def main(arguments: list[str]) -> int:
     try:
         found = load_app(spec)
         store = open_store(f"{url}?role=worker")
-        settings = {} if app else {"max_request_body_size": API_BODY}
+        settings: dict[str, Any] = {} if app else {"max_request_body_size": API_BODY, "lanes": PROBES}
         worker = Worker(found, store, listener, connection_limit=_connections(), **settings)
     except InvalidRequest as error:
         logger.error("%s", error, exc_info=error.__cause__ if _is_in_the_app(error.__cause__) else None)

@@ -8,6 +8,7 @@ import pytest
 from support import wait_until
 
 from counter import Changes, Delete, Increment, InvalidRequest, Request, SharedCounter
+from counter.fields import HIDDEN
 
 EVER = 30.0
 
@@ -183,3 +184,20 @@ def test_a_question_that_cannot_be_asked_is_refused(store):
     with pytest.raises(InvalidRequest):
         Request([Changes(), Increment("a")])
     assert wait_until(lambda: SharedCounter(store) == {})
+
+
+def test_nobody_is_told_of_hidden_counters_nor_that_they_are_gone(store, counters):
+    hidden = f"{HIDDEN}rate"
+    counters.update({"a": 1, hidden: 1})
+    first = ask(store)
+    assert (names(first), first.gone) == (["a"], [])
+    counters.increment(hidden)
+    counters.increment("b")
+    del counters[hidden]
+    second = ask(store, first.version)
+    assert (names(second), second.gone, second.complete) == (["b"], [], False)
+    counters.increment(hidden)
+    assert not ask(store, second.version).tells
+    began = time.monotonic()
+    assert not ask(store, second.version, wait=0.2).tells
+    assert time.monotonic() - began >= 0.2

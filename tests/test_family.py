@@ -63,7 +63,7 @@ def test_the_ready_line_of_a_manager_has_no_address():
 
 def test_an_ipv6_address_is_in_brackets():
     try:
-        listener = bind("::1", 0, insecure=False)
+        listener = bind("::1", 0, open_to_others=False)
     except StoreUnavailable:
         pytest.skip("this host has no IPv6")
     with listener:
@@ -74,36 +74,36 @@ def test_an_ipv6_address_is_in_brackets():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
 def test_the_loopback_interface_needs_no_permission(host):
-    with bind(host, 0, insecure=False) as listener:
+    with bind(host, 0, open_to_others=False) as listener:
         assert listener.getsockname()[1] > 0
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_any_other_address_does(host):
-    with pytest.raises(InvalidRequest, match="--insecure"):
-        bind(host, 0, insecure=False)
+    with pytest.raises(InvalidRequest, match=f"--bind {host} lets everyone in .*: use --insecure"):
+        bind(host, 0, open_to_others=False, advice="use --insecure")
 
 
 def test_a_host_that_does_not_exist_is_said():
     with pytest.raises(InvalidRequest, match="--bind no such host"):
-        bind("no such host", 0, insecure=True)
+        bind("no such host", 0, open_to_others=True)
 
 
 def test_a_taken_port_is_said_and_a_left_one_can_be_had_at_once():
-    with bind("127.0.0.1", 0, insecure=False) as listener:
+    with bind("127.0.0.1", 0, open_to_others=False) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(StoreUnavailable, match=f"port {port} is in use: choose another with --port"):
-            bind("127.0.0.1", port, insecure=False)
+            bind("127.0.0.1", port, open_to_others=False)
         with socket.create_connection(("127.0.0.1", port)) as client, listener.accept()[0] as connection:
             connection.close()
             client.recv(1)
-    with bind("127.0.0.1", port, insecure=False):
+    with bind("127.0.0.1", port, open_to_others=False):
         pass
 
 
 def test_an_address_of_another_host_is_said():
     with pytest.raises(StoreUnavailable, match=r"cannot listen on 192\.0\.2\.1"):
-        bind("192.0.2.1", 0, insecure=True)
+        bind("192.0.2.1", 0, open_to_others=True)
 
 
 def test_a_child_tells_its_mode_when_it_is_ready(start):

@@ -12,21 +12,22 @@ from support import ROOT
 PACKAGE = ROOT / "counter"
 
 ORDER = """
-errors settings folder home extras
+errors settings folder home extras request_ids tokens
 fields information results ops transition run
 schedule names history versions state callers keys table listing changes
 strict_json wire pickles handshake
 logs link notify disk records recovery log snapshot keeper journal backup
 store prefix stores stores.memory stores.pool stores.manager
 connection door connections figures stock jobs server manager
-reading multiset watch shared_counter counter
+reading multiset watch sender buffered shared_counter counter
 limits prometheus
 problems flask pytest_plugin
 web.security web.body web.config web.idempotency
 web.call web.conditions web.counters web.pages web.system web.metrics web.watcher web.changes
-web.schemas web.parts web.operations web.openapi web.app web
-waitress_server meter worker family supervisor
-cli.output cli.client cli.lines cli.data cli.watching cli.moving cli.homes cli.processes cli
+web.authorization web.rate_limit web.schemas web.parts web.operations web.openapi web.app web
+access admission request_parser waitress_server meter worker family supervisor
+cli.output cli.client cli.lines cli.data cli.watching cli.moving cli.homes
+cli.options cli.processes cli.tokens cli
 __main__
 """
 """A module imports only from lines above, or what is left of it on its line. `counter` is `__init__`."""
@@ -38,7 +39,7 @@ LOADERS = {"store", "worker", "cli"}
 
 CLIENT_SIDE = {
     *("store", "prefix", "stores", "stores.memory", "stores.pool", "stores.manager"),
-    *("reading", "multiset", "watch", "shared_counter", "counter"),
+    *("reading", "multiset", "watch", "sender", "buffered", "shared_counter", "counter"),
     *("limits", "prometheus", "problems", "flask", "pytest_plugin"),
 }
 JOURNAL = {"disk", "records", "recovery", "log", "snapshot", "keeper", "journal", "backup"}
@@ -70,7 +71,7 @@ HOMES = {  # what is imported in one part of the package alone
     "jinja2": "web",
     "markupsafe": "web",
     "werkzeug": "web",
-    "waitress": "waitress_server",
+    "waitress": "admission request_parser waitress_server",
     "click": "cli",
     "limits": "limits",
     "prometheus_client": "prometheus",

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counter.errors import InvalidRequest
-from counter.fields import INT64_MAX, INT64_MIN
-from counter.listing import SLICE, count, page
+from counter.fields import HIDDEN, INT64_MAX, INT64_MIN
+from counter.listing import SLICE, count, everything, page
 from counter.ops import Delete, Increment, List, Request, Set
 from counter.table import CounterTable
 
@@ -297,3 +297,25 @@ def test_counting_what_nobody_is_about_to_lose_is_as_sliced():
     most, total = busiest_slice(table, count(table, NOW + timedelta(seconds=10.2)))
     assert most <= 2000
     assert total == 3 * SLICE
+
+
+def test_hidden_counters_are_in_no_list_and_no_number():
+    """Nor when they end, however late they are swept; before, between and behind all others by name."""
+    others = [Set(name, 1) for name in ("a", "\ufdcf", "\ufdd1", "\U0010ffff")]
+    hidden = [Increment(f"{HIDDEN}{number}", ttl=1 + number % 3) for number in range(2 * SLICE + 10)]
+    table = new_table(
+        *others, Increment("ends", ttl=2), *hidden, *(Increment(f"{HIDDEN}{kind}") for kind in "xyz")
+    )
+    for seconds in (0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 100):
+        now = NOW + timedelta(seconds=seconds)
+        left = [op.name for op in others] + ["ends"] * (seconds < 2)
+        assert answer(count(table, now)) == len(left)
+        for sort in SORTS:
+            assert sorted(itertools.chain(*all_pages(table, now, sort=sort, limit=2))) == sorted(left)
+        assert {entry.name for entry in answer(everything(table, now, 10))} == {*left}
+    assert all_pages(table, prefix=HIDDEN) == [[]]
+
+
+def test_counting_many_hidden_counters_holds_nobody_up():
+    table = new_table(*(Increment(f"{HIDDEN}{number}", ttl=1) for number in range(3 * SLICE)))
+    assert finish(count(table, NOW)) == (0, 3)

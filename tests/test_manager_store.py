@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from manager_process import start_manager
@@ -606,10 +607,57 @@ def test_a_timeout_that_is_none_is_refused_before_anything_is_sent(home, timeout
 @contextlib.contextmanager
 def standing_still(manager):
     os.kill(manager.pid, signal.SIGSTOP)
+    wait_until(lambda: Path(f"/proc/{manager.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     try:
         yield
     finally:
         os.kill(manager.pid, signal.SIGCONT)
+
+
+def in_a_thread(call):
+    """What *call* returns in a thread that is not the main one."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join(30)
+    return found[0]
+
+
+@pytest.mark.process
+def test_each_call_of_a_thread_has_its_own_deadline(manager):
+    """On one connection: a short one after a long one, and the other way round."""
+    with contextlib.closing(manager.store(20)) as store:
+        counters = SharedCounter(store)
+        in_a_thread(lambda: counters.set("thread", 5))
+        with standing_still(manager):
+            took, _ = in_a_thread(
+                lambda: takes(lambda: counters.get("thread", timeout=0.3), StoreUnavailable)
+            )
+            assert 0.25 < took < 5
+        assert in_a_thread(lambda: counters.get("thread", timeout=0.2)) == 5
+        with standing_still(manager):
+            begun = time.monotonic()
+            threading.Timer(0.6, os.kill, [manager.pid, signal.SIGCONT]).start()
+            assert in_a_thread(lambda: counters.get("thread")) == 5
+            assert time.monotonic() - begun > 0.5
+
+
+@pytest.mark.process
+def test_signals_that_keep_coming_do_not_put_the_deadline_off(manager):
+    """As a profiler's timer does: a read that is interrupted begins anew, and its time-out with it."""
+    with contextlib.closing(manager.store(0.5)) as store:
+        counters = SharedCounter(store)
+        counters.set("signals", 5)
+        heard = []
+        before = signal.signal(signal.SIGALRM, lambda *_: heard.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+        try:
+            with standing_still(manager):
+                took, _ = takes(lambda: counters.get("signals"), StoreUnavailable)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert 0.4 < took < 5 and len(heard) > 5
 
 
 @pytest.mark.process

@@ -10,11 +10,13 @@ import time
 import pytest
 from support import wait_until
 
-from counter.waitress_server import WaitressServer
+from counter import waitress_server
+from counter.waitress_server import Channel, WaitressServer
 
 pytestmark = pytest.mark.process  # real sockets and threads
 
 THREADS = 2
+LARGE = 20_000_000
 
 
 class Gate:
@@ -32,8 +34,17 @@ class Gate:
             assert self.opened.wait(20)
         size = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         body = f"{len(size)}\n".encode()
+        if environ["PATH_INFO"] == "/large":
+            body = bytes(LARGE)
+        if environ["PATH_INFO"] == "/slow":
+            body = b"abcd"
         start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-        return [body]
+        return self.in_halves(body) if environ["PATH_INFO"] == "/slow" else [body]
+
+    def in_halves(self, body):
+        yield body[:2]
+        assert self.opened.wait(20)
+        yield body[2:]
 
 
 class Served:
@@ -154,6 +165,43 @@ def test_pipelined_requests_of_one_client_are_all_served_in_order(served):
     assert served.app.seen == ["/1", "/2"]
 
 
+def test_many_pipelined_requests_are_all_served(served):
+    """More than are read ahead: the loop is told when there is room again."""
+    client = served.raw()
+    for number in range(1, 7):
+        client.sendall(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
+    data = b""
+    while data.count(b"200 OK") < 6:
+        data += client.recv(4096)
+    assert served.app.seen == [f"/{number}" for number in range(1, 7)]
+
+
+def test_a_short_answer_is_sent_at_once_and_wakes_nobody_else(served, monkeypatch):
+    """One packet wakes the client up once; and the loop, which waits for the next request, sleeps on."""
+    sent, woken = [], []
+    send, wake = Channel.send, served.server._server.trigger.pull_trigger
+    monkeypatch.setattr(Channel, "send", lambda *args, **named: sent.append(args[1]) or send(*args, **named))
+    monkeypatch.setattr(served.server._server.trigger, "pull_trigger", lambda: woken.append(True) or wake())
+    client = served.client()
+    for _ in range(3):
+        assert answer(served.ask("/", client)) == (200, b"0\n")
+        (channel,) = served.server._server.active_channels.values()
+        wait_until(
+            lambda channel=channel: not channel.requests
+        )  # else the next one is read ahead, which the loop has to know
+    assert [data.count(b"200 OK") for data in sent] == [1, 1, 1]
+    assert all(data.endswith(b"\r\n\r\n0\n") for data in sent)
+    assert woken == []
+
+
+def test_a_long_answer_goes_on_when_the_client_reads_on(served):
+    """What does not fit into the socket is left to the loop, which has to know."""
+    client = served.ask("/large")
+    response = client.getresponse()
+    assert len(response.read()) == LARGE
+    assert answer(served.ask("/", client)) == (200, b"0\n")
+
+
 def test_stopping_finishes_what_runs_is_queued_or_half_read(served):
     half = served.raw()
     half.sendall(b"POST /half HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
@@ -181,6 +229,20 @@ def test_a_client_that_sends_just_when_the_server_stops_is_answered_and_told_to_
     wait_until(lambda: not served.server._server.accepting)
     response = served.ask("/again", client).getresponse()
     assert (response.status, response.headers["Connection"]) == (200, "close")
+
+
+def test_an_answer_that_had_begun_before_does_not_hold_up_the_end(monkeypatch):
+    """Its header could not say that the connection is closed; it is, as soon as all of it was sent."""
+    monkeypatch.setattr(waitress_server, "IDLE_SECONDS", 0.0)
+    with contextlib.ExitStack() as stack:
+        served = Served(stack, grace=100.0)
+        response = served.ask("/slow").getresponse()
+        assert response.headers["Connection"] is None
+        served.server.stop()
+        wait_until(lambda: not served.server._server.accepting)
+        served.app.opened.set()
+        assert response.read() == b"abcd"
+        served.end()
 
 
 def test_idle_connections_do_not_hold_up_the_end(served):
@@ -218,6 +280,74 @@ def test_a_body_above_the_cap_is_refused_by_waitress():
         client = served.client()
         client.request("POST", "/", body=b"x" * 1001)
         assert answer(client)[0] == 413
+
+
+def answers(client, times):
+    """The bodies of that many answers."""
+    stream = client.makefile("rb")
+    for _ in range(times):
+        length = 0
+        while (line := stream.readline()) != b"\r\n":
+            assert line
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        yield stream.read(length)
+
+
+def test_a_client_that_reads_nothing_is_asked_to_read_before_it_is_answered_on(served):
+    """Else many requests at once, and nobody who reads, fill the memory and then hold every thread."""
+    client = served.raw()
+    client.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
+    wait_until(lambda: served.app.seen)
+    (channel,) = served.server._server.active_channels.values()
+    wait_until(lambda: channel._later)
+    assert answer(served.ask("/")) == (200, b"0\n")
+    assert served.app.seen == ["/large", "/"]
+    assert [len(body) for body in answers(client, 3)] == [LARGE] * 3
+    assert served.app.seen == ["/large", "/", "/large", "/large"]
+
+
+def test_requests_that_wait_for_their_reader_are_no_more_than_a_few(served):
+    """The connection ends with the answer that nobody reads."""
+    client = served.raw()
+    client.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n" * 50)
+    wait_until(
+        lambda: [one for one in served.server._server.active_channels.values() if one.close_when_flushed]
+    )
+    data = sum(map(len, iter(lambda: client.recv(1 << 20), b"")))
+    assert LARGE < data < LARGE + 1000
+    assert served.app.seen == ["/large"]
+
+
+def test_idle_connections_make_room_for_others_and_busy_ones_do_not():
+    with contextlib.ExitStack() as stack:
+        served = Served(stack, connection_limit=20)
+        busy = served.ask("/wait")
+        assert served.app.inside.acquire(timeout=20)
+        crowd = [served.raw() for _ in range(50)]
+        crowd[0].sendall(b"GET /half HTTP/1.1\r\n")
+        assert answer(served.ask("/")) == (200, b"0\n")
+        assert len(served.server._server.active_channels) < 20
+        served.app.opened.set()
+        assert answer(busy) == (200, b"0\n")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"0" * 100_000,
+        b"1;x=" + b"y" * 100_000,
+        b"0\r\n" + b"x: y\r\n" * 10_000,
+    ],
+    ids=["size", "extension", "trailer"],
+)
+def test_a_chunk_has_no_endless_line(served, sent):
+    client = served.raw()
+    client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with contextlib.suppress(OSError):  # it is refused before all is sent
+        client.sendall(sent)
+    assert client.recv(12) == b"HTTP/1.1 400"
+    assert not served.app.seen
 
 
 @pytest.mark.parametrize(

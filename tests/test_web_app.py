@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 
 import flask
 import pytest
@@ -108,8 +109,18 @@ def test_500_shows_nothing_of_the_inside_and_is_logged(caplog):
         answer = failing(RuntimeError("secret-detail")).refuse(500, "internal", method, path, body)
         assert b"secret" not in answer.body and b"Traceback" not in answer.body
         (record,) = caplog.records
-        assert (record.levelname, record.exc_info[1].args) == ("ERROR", ("secret-detail",))
-        assert method in record.getMessage() and path in record.getMessage()
+        assert record.levelname == "ERROR" and method in record.getMessage()
+        assert answer.headers["x-request-id"] in record.getMessage()
+        assert "RuntimeError" in caplog.text and "in execute" in caplog.text
+
+
+def test_a_log_shows_names_and_messages_of_mistakes_only_if_it_is_told_to(caplog):
+    for names in (False, True):
+        caplog.clear()
+        Api(Failing(RuntimeError("secret-detail")), COUNTER_LOG_NAMES=names).ask(
+            "GET", "/v1/counters/patient"
+        )
+        assert ("secret-detail" in caplog.text) == ("patient" in caplog.text) == names
 
 
 def test_debug_and_testing_do_not_change_an_answer(caplog):
@@ -449,3 +460,47 @@ def test_what_flask_refuses_itself_is_a_problem_too():
     api = Api(TRUSTED_HOSTS=["localhost"])
     api.refuse(400, "invalid-request", "GET", "/v1/info", headers={"Host": "127.0.0.1"})
     api.refuse(421, "host-not-allowed", "GET", "/v1/info", headers={"Host": "evil.example"})
+
+
+class Asked(Store):
+    """A store that keeps how long it was given for each request."""
+
+    def __init__(self):
+        self.base = MemoryStore()
+        self.timeouts = []
+
+    def execute(self, request, timeout=None):
+        self.timeouts.append(timeout)
+        return self.base.execute(request, timeout)
+
+    def close(self):
+        pass
+
+
+def test_the_store_gets_what_waiting_for_a_thread_has_left_of_the_timeout():
+    api = Api(Asked(), COUNTER_TIMEOUT=4)
+    for waited in (None, 0.0, 1.5):
+        arrived = None if waited is None else time.monotonic() - waited
+        assert api.ask("POST", "/v1/counters/a/increment", **{"counter.arrived": arrived}).value
+    at_once, soon, late = api.store.timeouts
+    assert at_once == soon == 4
+    assert 2.0 < late <= 2.5
+
+
+def test_a_request_whose_time_was_over_before_its_turn_is_refused_and_the_store_not_asked(caplog):
+    api = Api(Asked(), COUNTER_TIMEOUT=2)
+    answer = api.ask("POST", "/v1/counters/a/increment", **{"counter.arrived": time.monotonic() - 1.99})
+    assert (answer.status, answer.json["code"]) == (503, "store-unavailable")
+    assert answer.headers["retry-after"] == "1"
+    assert api.store.timeouts == []
+    assert "before a thread was free" in caplog.text
+    assert api.ask("GET", "/livez", **{"counter.arrived": time.monotonic() - 100}).status == 200
+
+
+def test_every_answer_has_the_id_of_its_request():
+    api = Api()
+    assert api.ask("GET", "/v1/counters", headers={"X-Request-Id": "mine"}).headers["x-request-id"] == "mine"
+    made = [api.ask("GET", path, HTTP_X_REQUEST_ID=None).headers["x-request-id"] for path in ("/", "/nope")]
+    assert len({*made, api.ask("GET", "/", headers={"X-Request-Id": "a b"}).headers["x-request-id"]}) == 3
+    given = {"counter.request_id": "the-servers"}
+    assert api.ask("GET", "/livez", **given).headers["x-request-id"] == "the-servers"

@@ -153,7 +153,6 @@ def test_a_name_that_is_none_is_a_mistake_of_the_config(given):
         create_app(COUNTER_ALLOW_HOSTS=given)
 
 
-UNSAFE = [(method, path) for method, path in EVERYWHERE if method not in ("GET", "HEAD", "OPTIONS", "TRACE")]
 CROSS = [
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
@@ -188,17 +187,65 @@ OWN = [
 
 
 @pytest.mark.parametrize("headers", CROSS)
-def test_pages_of_other_sites_change_nothing(api, headers):
-    for method, path in UNSAFE:
+def test_pages_of_other_sites_change_and_read_nothing(api, headers):
+    for method, path in EVERYWHERE:
         api.refuse(403, "cross-site", method, path, headers=headers)
-    assert api.ask("GET", "/v1/counters/a", headers=headers).status == 200
-    assert api.ask("OPTIONS", "/v1/counters/a", headers=headers).status == 200
 
 
 @pytest.mark.parametrize("headers", OWN)
 def test_programs_and_own_pages_do(api, headers):
     assert api.ask("POST", "/v1/counters/a/increment", headers=headers).status == 200
     assert api.ask("DELETE", "/v1/counters/a", headers=headers).status == 200
+
+
+VISIT = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+IN_ADVANCE = [
+    {"Sec-Purpose": "prefetch"},
+    {"Sec-Purpose": "prefetch;prerender"},
+    {"Sec-Purpose": "prefetch;anonymous-client-ip"},
+    {"Purpose": "prefetch"},
+    {"X-Purpose": "preview"},
+    {"X-Moz": "prefetch"},
+    {"X-Moz": "Prefetch"},
+    {"Purpose": "billing", "X-Moz": "prefetch"},
+]
+
+
+def test_a_link_from_anywhere_leads_here(api):
+    """Somebody followed it: a window of its own, which the page with the link cannot read."""
+    for path in ("/", "/v1/counters/a", "/problems/not-found"):
+        assert api.ask("GET", path, headers=VISIT).status == 200
+        assert api.ask("GET", path, headers=VISIT | {"Sec-Fetch-Site": "same-site"}).status == 200
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"Sec-Fetch-Dest": dest} for dest in ("iframe", "frame", "object", "embed", "empty", "", "Document")]
+    + [{"Sec-Fetch-Mode": mode} for mode in ("no-cors", "cors", "nested-navigate", "")]
+    + IN_ADVANCE,
+)
+def test_what_a_page_opens_in_itself_or_in_advance_is_no_visit(api, change):
+    api.refuse(403, "cross-site", "GET", "/", headers=VISIT | change)
+    api.refuse(403, "cross-site", "GET", "/v1/counters/a", headers=VISIT | change)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "POST", "PUT", "DELETE", "X"])
+def test_a_visit_is_a_get(api, method):
+    """A form of another site can POST as a visit."""
+    api.refuse(403, "cross-site", method, "/v1/counters/a", headers=VISIT)
+    api.refuse(403, "cross-site", method, "/v1/counters/a/increment", headers=VISIT)
+
+
+@pytest.mark.parametrize("headers", IN_ADVANCE)
+def test_what_is_fetched_in_advance_changes_nothing(api, headers):
+    for own in ({}, {"Sec-Fetch-Site": "same-origin"}, {"Sec-Fetch-Site": "none"}):
+        assert api.ask("GET", "/v1/counters/a", headers=own | headers).status == 200
+        api.refuse(403, "cross-site", "POST", "/v1/counters/a/increment", headers=own | headers)
+        api.refuse(403, "cross-site", "DELETE", "/v1/counters/a", headers=own | headers)
+
+
+def test_a_purpose_of_another_kind_is_none_of_ours(api):
+    assert api.ask("POST", "/v1/counters/a/increment", headers={"Purpose": "billing"}).status == 200
 
 
 @pytest.mark.parametrize(
@@ -227,9 +274,9 @@ def test_the_host_comes_before_the_site(api):
     api.refuse(421, "host-not-allowed", "POST", "/v1/counters/a/increment", headers=headers)
 
 
-def test_a_preflight_is_answered_without_leave(api):
+def test_a_preflight_gets_no_leave(api):
     headers = {"Origin": "http://evil.example", "Access-Control-Request-Method": "PUT"}
-    answer = api.ask("OPTIONS", "/v1/counters/a", headers=headers)
+    answer = api.refuse(403, "cross-site", "OPTIONS", "/v1/counters/a", headers=headers)
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "manager": "counter.cli.processes:manager",
     "workers": "counter.cli.processes:workers",
     "stop": "counter.cli.processes:stop",
+    "token": "counter.cli.tokens:token",
     "get": "counter.cli.data:get",
     "incr": "counter.cli.data:incr",
     "decr": "counter.cli.data:decr",
@@ -128,5 +129,6 @@ def _drop_what_cannot_be_written() -> None:
 def main() -> None:
     """Counters that every process of your app shares.
 
-    The first four commands start and stop processes; the others read and change counters.
+    The first four commands start and stop processes, the fifth makes a token for the HTTP API; the others
+    read and change counters.
     """

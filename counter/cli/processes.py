@@ -6,8 +6,8 @@ import functools
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,14 +22,22 @@ from ..home import Home
 from ..link import Link
 from ..manager import serve
 from ..notify import Notifier
-from ..settings import ALLOW_HOSTS, DURABILITIES, SETTINGS, ManagerOptions, Setting, host_names, number
+from ..settings import (
+    ACCESS_LOG,
+    ALLOW_HOSTS,
+    LOG_NAMES,
+    OPEN_METRICS,
+    RATE_LIMIT,
+    SETTINGS,
+    TOKENS,
+    ManagerOptions,
+    Setting,
+)
 from ..supervisor import Supervisor
-from ..worker import parse_app
 from .homes import home_option
+from .options import COMMON, MANAGER, WORKERS, Command
 
 STOP_SECONDS = 60.0
-
-Command = Callable[..., Any]
 
 
 def _fails_as_a_log_line(command: Command) -> Command:
@@ -48,108 +56,10 @@ def _fails_as_a_log_line(command: Command) -> Command:
     return call
 
 
-def _setting(name: str) -> Callable[[Command], Command]:
-    """The option of a setting; its value is the flag's, else the environment's, else the default."""
-    setting = SETTINGS[name]
-
-    def value(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | float:
-        return number(name) if text is None else setting.parse(text, setting.flag)
-
-    help_ = f"{setting.help}  [{setting.variable}; default: {setting.default}]"
-    return click.option(setting.flag, name, metavar="N", callback=value, help=help_)
-
-
-def _app(_context: click.Context, _parameter: click.Parameter, spec: str | None) -> str | None:
-    if spec is not None:
-        parse_app(spec)
-    return spec
-
-
-def _hosts(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[str]:
-    if names:
-        return host_names(names, "--allow-host")
-    return host_names(os.environ.get(ALLOW_HOSTS, ""))
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Several options as one decorator, shown in this order."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-_COMMON = _options(
-    home_option,
-    _setting("timeout"),
-    click.option(
-        "--log-format",
-        type=click.Choice(logs.LOG_FORMATS),
-        envvar=logs.VARIABLE,
-        default="text",
-        help=f"How lines on stderr look.  [{logs.VARIABLE}; default: text]",
-    ),
-)
-_MANAGER = _options(
-    click.option(
-        "--durability",
-        type=click.Choice(DURABILITIES),
-        default=DURABILITIES[0],
-        envvar="COUNTER_DURABILITY",
-        help="What an answer means: written down and synced each second; synced first; or in memory alone.  "
-        "[COUNTER_DURABILITY; default: everysec]",
-    ),
-    _setting("max_counters"),
-    _setting("max_frame"),
-    click.option("--group", metavar="NAME", help="Let the members of this group use the counters."),
-    click.option("--no-stock-clients", is_flag=True, help="Serve no plain multiprocessing managers."),
-)
-_WORKERS = _options(
-    click.argument("app", required=False, callback=_app),
-    click.option(
-        "--workers",
-        type=click.IntRange(min=0, max=256),
-        default=min(4, _cpus()),
-        show_default=True,
-        metavar="N",
-        help="Worker processes.",
-    ),
-    click.option("--bind", "host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address."),
-    click.option(
-        "--port",
-        type=click.IntRange(0, 65535),
-        default=8000,
-        show_default=True,
-        metavar="P",
-        help="0: any that is free.",
-    ),
-    click.option("--insecure", is_flag=True, help="Allow a --bind that others than this host can reach."),
-    click.option(
-        "--allow-host",
-        "hosts",
-        multiple=True,
-        callback=_hosts,
-        metavar="NAME",
-        help="A name of this host for the HTTP API to answer to; can be repeated.  [COUNTER_ALLOW_HOSTS]",
-    ),
-    _setting("threads"),
-    _setting("max_body"),
-)
-
-
 @click.command()
-@_WORKERS
-@_MANAGER
-@_COMMON
+@WORKERS
+@MANAGER
+@COMMON
 @_fails_as_a_log_line
 def run(home: Home, group: str | None, workers: int, **options: Any) -> int:  # noqa: ANN401
     """Run a manager and workers that serve APP, such as app:app; without APP, the HTTP API.
@@ -166,8 +76,8 @@ def run(home: Home, group: str | None, workers: int, **options: Any) -> int:  # 
 
 
 @click.command()
-@_WORKERS
-@_COMMON
+@WORKERS
+@COMMON
 @_fails_as_a_log_line
 def workers(home: Home, workers: int, **options: Any) -> int:  # noqa: ANN401
     """Run workers that serve APP; the manager runs by itself (`counter manager`)."""
@@ -178,8 +88,8 @@ def workers(home: Home, workers: int, **options: Any) -> int:  # noqa: ANN401
 
 
 @click.command()
-@_MANAGER
-@_COMMON
+@MANAGER
+@COMMON
 @click.option("--link", type=int, hidden=True)
 @_fails_as_a_log_line
 def manager(home: Home, link: int | None, **options: Any) -> int:  # noqa: ANN401
@@ -243,7 +153,7 @@ def _manager_command(home: Home, group: str | None, options: dict[str, Any]) -> 
 
 def _supervise(home: Home, command: list[str] | None, workers: int, options: dict[str, Any]) -> int:
     notifier = Notifier()  # first, so that the children's environment is without its address
-    listener = bind(options["host"], options["port"], options["insecure"]) if workers else None
+    listener = _bind(options) if workers else None
     family = Family(
         home=home.path,
         manager=command,
@@ -256,6 +166,17 @@ def _supervise(home: Home, command: list[str] | None, workers: int, options: dic
     return Supervisor(family, notifier).run()
 
 
+def _bind(options: dict[str, Any]) -> socket.socket:
+    """The socket to serve. Tokens make it safe to be open to others, where it is the API that is served."""
+    allowed, app = options["insecure"], options["app"]
+    if app:
+        advice = f"add --insecure if that is meant; who may ask {app} is its own"
+    else:
+        allowed = allowed or options["tokens"] is not None
+        advice = "add --tokens FILE, which `counter token` makes, or --insecure if that is meant"
+    return bind(options["host"], options["port"], allowed, advice)
+
+
 def _environ(home: Home, options: dict[str, Any]) -> dict[str, str]:
     """What the children find in their environment: ours, with what the command line says in place of it."""
     environ = dict(os.environ)
@@ -264,6 +185,12 @@ def _environ(home: Home, options: dict[str, Any]) -> dict[str, str]:
     environ["COUNTER_URL"] = "counter://" + quote(str(home.path))
     environ["COUNTER_HOME"] = str(home.path)  # so that an app's own `counter://` is this home, too
     environ[logs.VARIABLE] = options["log_format"]
+    environ[RATE_LIMIT] = options["rate_limit"]
+    environ[ACCESS_LOG] = str(int(options["access_log"]))
+    environ[LOG_NAMES] = str(int(options["log_names"]))
+    if options["tokens"]:
+        environ[TOKENS] = str(options["tokens"])
+    environ[OPEN_METRICS] = str(int(options["open_metrics"]))
     if options["hosts"]:
         environ[ALLOW_HOSTS] = ",".join(sorted(options["hosts"]))
     if path := environ.get("PYTHONPATH"):

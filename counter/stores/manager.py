@@ -18,6 +18,8 @@ import contextlib
 import os
 import select
 import socket
+import struct
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -41,6 +43,8 @@ MAX_ANSWER = 64 * 1024 * 1024
 """Longest frame taken from the manager, in bytes."""
 _POOL = 16
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
+_TIMEVAL = struct.Struct("@ll")
+_CLOSE_ENOUGH = 0.005  # seconds: most calls have the same timeout, and the kernel is told once
 _WATCHERS = 1000  # most connections of one process that wait for changes
 
 
@@ -142,6 +146,7 @@ class _Slot:
         self._sock: socket.socket | None = None
         self._frames = Frames(MAX_ANSWER)
         self._arrivals: select.poll | None = None
+        self._waits = 0.0  # seconds that the kernel lets a read wait; 0: for ever
         self._answered = True
         self._most = 0  # bytes of a frame that the manager takes
 
@@ -188,20 +193,34 @@ class _Slot:
 
     def _connect(self, deadline: float) -> socket.socket:
         """A connection that has passed the handshake and said hello."""
-        self._sock = sock = self._home.connect(deadline)
-        self._frames = Frames(MAX_ANSWER)
-        self._arrivals = _poll(sock)
-        handshake = ClientHandshake(self._home.read_key())
         try:
-            while not handshake.done:
-                for answer in handshake.receive(self._receive(sock, deadline)):
-                    self._send(sock, answer, deadline)
-        except HandshakeFailed as error:
-            raise StoreUnavailable(f"the manager in {self._home.path} was not joined: {error}") from error
+            sock = self._join(deadline)
+        except HandshakeFailed:  # a key that was replaced after we were let in is known to both the next time
+            self.close()
+            try:
+                sock = self._join(deadline)
+            except HandshakeFailed as error:
+                told = f"the manager in {self._home.path} was not joined: {error}"
+                raise StoreUnavailable(told) from error
         hello = Request([Hello(self._role, os.getpid(), VERSION)])
         self._send(sock, encode_request(hello), deadline)
         limits: Limits = decode_reply(self._receive(sock, deadline), hello.ops).only()
         self._most = limits.max_frame
+        return sock
+
+    def _join(self, deadline: float) -> socket.socket:
+        """A connection that has passed the handshake.
+
+        Raises:
+            HandshakeFailed: one of us does not know the other's key.
+        """
+        self._sock = sock = self._home.connect(deadline)
+        self._frames = Frames(MAX_ANSWER)
+        self._arrivals, self._waits = _poll(sock), 0.0
+        handshake = ClientHandshake(self._home.read_key())
+        while not handshake.done:
+            for answer in handshake.receive(self._receive(sock, deadline)):
+                self._send(sock, answer, deadline)
         return sock
 
     def _send(self, sock: socket.socket, payload: bytes, deadline: float) -> None:
@@ -216,22 +235,42 @@ class _Slot:
             data = data[sent:]
         sock.settimeout(left)
         sock.sendall(data)
+        if self._arrivals is not None:
+            sock.settimeout(None)
 
     def _receive(self, sock: socket.socket, deadline: float) -> bytes:
         payload = None
         while payload is None:
-            left = _left(deadline)
-            if self._arrivals is None:
-                sock.settimeout(left)
-            elif not self._arrivals.poll(left * 1000):
-                continue
-            data = sock.recv(65536)
+            try:
+                data = sock.recv(65536) if self._may_receive(sock, _left(deadline)) else None
+            except BlockingIOError:  # so long as the kernel was told, nothing came
+                data = None
+            if data is None:
+                continue  # the deadline may be over, or nearly
             if not data:
                 raise EOFError("the manager closed the connection")
             payload = self._frames.take(data)
         if len(self._frames):
             raise EOFError("the manager said more than it was asked")
         return payload
+
+    def _may_receive(self, sock: socket.socket, left: float) -> bool:
+        """Let *sock* wait *left* seconds and no longer; whether there is a point in reading it.
+
+        A thread tells the kernel, and then reads: so it gives up Python's lock once, and with it perhaps its
+        turn. Not the main thread: a signal's handler may interrupt it, and the kernel would begin anew.
+        """
+        if self._arrivals is None:
+            sock.settimeout(left)
+        elif threading.current_thread() is threading.main_thread():
+            return bool(self._arrivals.poll(left * 1000))
+        elif not -_CLOSE_ENOUGH < left - self._waits < _CLOSE_ENOUGH:
+            seconds, rest = divmod(left, 1)
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(seconds), int(rest * 1e6) or 1)
+            )
+            self._waits = left
+        return True
 
 
 def _too_large(size: int, most: int, unknown: bool) -> Reply:
@@ -246,7 +285,7 @@ def _poll(sock: socket.socket) -> select.poll | None:
     """What tells that something has arrived on *sock*, which is made to block; None where gevent's waits.
 
     A socket with a timeout asks before each call whether it would block. Each of these system calls gives up
-    Python's lock, and under threads may wait for it: without them a call costs the CPU a tenth less.
+    Python's lock: without them a call in one of eight threads of a worker took a tenth less of its CPU.
     """
     if type(sock).__module__ != "socket":
         return None

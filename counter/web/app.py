@@ -14,9 +14,10 @@ from werkzeug.routing import BaseConverter, Rule, WebsocketMismatch
 from ..errors import CounterError, InvalidRequest, JournalFull, OutcomeUnknown, StoreUnavailable
 from ..flask import RETRY_AFTER, failure
 from ..information import OTHER
+from ..logs import Withheld
 from ..problems import MEDIA_TYPE, HttpError, document
 from ..store import Store
-from . import changes, counters, metrics, openapi, pages, security, system
+from . import authorization, changes, counters, metrics, openapi, pages, rate_limit, security, system
 from .call import Answer, Call, Handler, json_answer
 from .config import api_of, install
 from .idempotency import parse_key
@@ -67,7 +68,8 @@ def create_app(store: Store | None = None, **config: Any) -> Flask:  # noqa: ANN
     """The HTTP API as an app.
 
     Nothing is connected yet. Settings are Flask config, from *config*, from `FLASK_COUNTER_…`, else from
-    `COUNTER_…` in the environment: COUNTER_URL, COUNTER_MAX_BODY, COUNTER_ALLOW_HOSTS, COUNTER_TIMEOUT.
+    `COUNTER_…` in the environment: COUNTER_URL, COUNTER_MAX_BODY, COUNTER_ALLOW_HOSTS, COUNTER_TIMEOUT,
+    COUNTER_TOKENS (a file), COUNTER_OPEN_METRICS.
 
     Args:
         store: the counters to serve; if left out, those of COUNTER_URL.
@@ -123,18 +125,33 @@ def _serve(handler: Handler, prefix: str, route: str = OTHER) -> Callable[..., R
         call = Call(request.environ, api_of(current_app), prefix, rest)
         try:
             security.check(call.environ, call.api.config.allow_hosts)
+            call.token = authorization.check(call.environ, route, call.api.config)
+            _count_for_limit(call, route)
             if call.unsafe and (key := call.header("IDEMPOTENCY_KEY")) is not None:
                 call.key = parse_key(key)
             answer = handler(call)
         except (CounterError, HttpError) as error:
             answer = _problem(call, error)
-        except Exception:
-            log.exception("%s %r failed", call.method, call.environ.get("PATH_INFO"))
+        except Exception as error:  # noqa: BLE001  (a client gets an answer whatever happens)
+            _log_mistake(call, route, error)
             answer = _problem(call, HttpError("internal", "this is our mistake; the server's log says more"))
         _note_for_metrics(call, route)
         return _respond(call, answer)
 
     return view
+
+
+def _count_for_limit(call: Call, route: str) -> None:
+    limit = call.api.config.rate_limit
+    if limit is not None and route not in rate_limit.UNLIMITED:
+        call.headers += rate_limit.check(call.environ, call.api.store, limit, call.left)
+
+
+def _log_mistake(call: Call, route: str, error: Exception) -> None:
+    """Say what went wrong in our own code, without the names of counters unless they are asked for."""
+    names = call.api.config.log_names
+    where, told = (repr(call.environ.get("PATH_INFO")), error) if names else (route, Withheld(error))
+    log.error("%s %s failed (request %s)", call.method, where, call.id, exc_info=told)
 
 
 def _note_for_metrics(call: Call, route: str) -> None:
@@ -143,6 +160,7 @@ def _note_for_metrics(call: Call, route: str) -> None:
         know_slots(watcher_of(call.api).slots)
         verb = call.rest().removeprefix(call.name) if call.name else ""
         call.environ["counter.route"] = route + verb
+        call.environ["counter.token"] = call.token
 
 
 def _flask_refusal(error: Exception) -> Response:
@@ -198,6 +216,7 @@ def _respond(call: Call, answer: Answer) -> Response:
         ("Cache-Control", "no-store" if call.unsafe or streams else "no-cache"),
         ("Content-Security-Policy", answer.policy),
         *security.HEADERS,
+        *call.headers,
         *answer.headers,
         *([("Idempotent-Replayed", "true")] if call.replayed else []),
     ]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 from urllib.parse import parse_qsl, quote
 
 import msgspec
 
-from .. import strict_json
-from ..errors import InvalidRequest, VersionMismatch
-from ..fields import OnBound, Sort, TtlMode
+from .. import request_ids, strict_json
+from ..errors import InvalidRequest, StoreUnavailable, VersionMismatch
+from ..fields import HIDDEN, OnBound, Sort, TtlMode
 from ..ops import AnyOp, CounterOp, Request
 from ..problems import HttpError
 from ..results import Problem, Reply, Result
+from ..settings import SETTINGS
 from .body import read_body
 from .config import Api
 from .security import DATA_POLICY, SAFE_METHODS
@@ -26,6 +28,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+_SOON = 0.1  # seconds: as good as at once
 _UTF8_ONLY = ("", "charset=utf-8")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,19})")
 _CHOICES = {
@@ -63,10 +66,26 @@ class Call:
         method: as in the request line.
         key: its idempotency key, None where there is none or nothing is to be changed. The store is asked
             once at the most under it: what it answers is the outcome of the whole request.
+        id: the request's; see `request_ids`.
+        headers: what its answer has besides, whatever that is.
+        token: the name of the token that it came with, empty where it needed none. Each has keys of its own.
         replayed: whether the store's answer is one that it gave before, under that key.
     """
 
-    __slots__ = ("_rest", "api", "environ", "key", "method", "name", "prefix", "replayed")
+    __slots__ = (
+        "_rest",
+        "_waited",
+        "api",
+        "environ",
+        "headers",
+        "id",
+        "key",
+        "method",
+        "name",
+        "prefix",
+        "replayed",
+        "token",
+    )
 
     def __init__(self, environ: WSGIEnvironment, api: Api, prefix: str = "", rest: str = "") -> None:
         self.environ = environ
@@ -75,8 +94,13 @@ class Call:
         self.method: str = environ["REQUEST_METHOD"]
         self.name = ""
         self.key: str | None = None
+        self.token = ""
         self.replayed = False
         self._rest = rest
+        self.id: str = request_ids.of(environ)
+        self.headers: tuple[tuple[str, str], ...] = ((request_ids.HEADER, self.id),)
+        arrived = environ.get("counter.arrived")
+        self._waited = 0.0 if arrived is None else time.monotonic() - arrived
 
     @property
     def unsafe(self) -> bool:
@@ -205,10 +229,29 @@ class Call:
             raise decided.error()
         return decided
 
+    @property
+    def left(self) -> float:
+        """Seconds that the store may take: the timeout, without what the request has waited for a thread."""
+        return self.api.config.timeout - self._waited
+
+    def _seconds(self) -> float | None:
+        """What the store is told: nothing, where nothing was waited, so that a timeout in its URL counts.
+
+        Raises:
+            StoreUnavailable: the time was over before the store could be asked.
+        """
+        if self._waited < _SOON:
+            return None
+        if self.left < SETTINGS["timeout"].least:
+            raise StoreUnavailable("the time for a request was over before a thread was free for it")
+        return self.left
+
     def execute(self, ops: list[AnyOp], atomic: bool = True) -> Reply:
         """What the store replies to *ops*, in one request."""
-        request = Request(ops, atomic, idempotency_key=self.key)
-        reply = self.api.store.execute(request)
+        if any(op.on_counter and op.name.startswith(HIDDEN) for op in ops):  # type: ignore[union-attr]
+            raise InvalidRequest("names that begin with U+FDD0 are the service's own; take another name")
+        request = Request(ops, atomic, idempotency_key=self.key, scope=self.token)
+        reply = self.api.store.execute(request, self._seconds())
         self.replayed = reply.replayed
         return reply
 

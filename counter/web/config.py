@@ -10,8 +10,20 @@ from flask import Flask
 
 from ..errors import InvalidRequest
 from ..flask import EXTENSION, AppStore, store_of
-from ..settings import ALLOW_HOSTS, SETTINGS, host_names, number
+from ..settings import (
+    ALLOW_HOSTS,
+    LOG_NAMES,
+    OPEN_METRICS,
+    RATE_LIMIT,
+    SETTINGS,
+    TOKENS,
+    RateLimit,
+    host_names,
+    number,
+    switch,
+)
 from ..store import Store
+from ..tokens import TokenFile
 
 _EXTENSION = "counter_api"
 
@@ -23,6 +35,10 @@ class ApiConfig(NamedTuple):
     threads: int
     timeout: float
     allow_hosts: frozenset[str]
+    tokens: TokenFile | None
+    open_metrics: bool
+    rate_limit: RateLimit | None
+    log_names: bool
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> ApiConfig:
@@ -36,6 +52,10 @@ class ApiConfig(NamedTuple):
             int(_number("threads", config)),
             float(_number("timeout", config)),
             _hosts(config),
+            _tokens(config),
+            switch(_given(OPEN_METRICS, config), OPEN_METRICS),
+            RateLimit.parse(str(_given(RATE_LIMIT, config))),
+            switch(_given(LOG_NAMES, config), LOG_NAMES),
         )
 
 
@@ -46,11 +66,23 @@ def _number(name: str, config: Mapping[str, Any]) -> int | float:
 
 
 def _hosts(config: Mapping[str, Any]) -> frozenset[str]:
-    given = config.get(ALLOW_HOSTS)
-    if given is None:
-        given = os.environ.get(ALLOW_HOSTS, "")
+    given = _given(ALLOW_HOSTS, config)
     several = isinstance(given, list | tuple | set | frozenset)
     return host_names(given if several else str(given))
+
+
+def _tokens(config: Mapping[str, Any]) -> TokenFile | None:
+    given = _given(TOKENS, config)
+    if not given:
+        return None
+    if not isinstance(given, str | os.PathLike):
+        raise InvalidRequest(f"{TOKENS} is the path of a file, not {given!r}")
+    return TokenFile(given)
+
+
+def _given(variable: str, config: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    given = config.get(variable)
+    return os.environ.get(variable, "") if given is None else given
 
 
 class Api(NamedTuple):

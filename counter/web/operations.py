@@ -36,12 +36,14 @@ ENTRY: dict[str, Any] = {
     "expires_at": None,
 }
 """The counter of the examples, as it is before each."""
-_READ = ("invalid-request", "host-not-allowed", "internal")
+_PROBE = ("invalid-request", "host-not-allowed", "cross-site", "internal")
+_PAGE = (*_PROBE, "rate-limited")
+_READ = (*_PAGE, "unauthorized")
 _ASK = (*_READ, "store-unavailable", "outcome-unknown")
 _LISTED = (*_ASK, "limit-exceeded")
 _CHANGE = (
     *_ASK,
-    "cross-site",
+    "forbidden",
     "version-mismatch",
     "too-large",
     "key-reused",
@@ -250,10 +252,10 @@ def _status(word: str) -> Schema:
 
 
 def _probes() -> Schema:
-    ready = (*_READ, "store-unavailable")
+    ready = (*_PROBE, "store-unavailable")
     metrics = {kind: {"schema": {"type": "string"}} for kind in (TEXT, OPENMETRICS)}
     return {
-        "/livez": {"get": operation("isAlive", "Whether this process answers.", _status("alive"), _READ)},
+        "/livez": {"get": operation("isAlive", "Whether this process answers.", _status("alive"), _PROBE)},
         "/readyz": {"get": operation("isReady", "Whether changes are taken.", _status("ready"), ready)},
         "/metrics": {
             "get": operation(
@@ -280,7 +282,7 @@ def _pages() -> Schema:
                 "getDocument",
                 "This document.",
                 {"200": answer("OpenAPI 3.1.", {JSON: {"schema": {"type": "object"}}})},
-                _READ,
+                _PAGE,
             )
         },
         "/problems/{code}": {
@@ -288,7 +290,7 @@ def _pages() -> Schema:
                 "getProblemPage",
                 "What an error means.",
                 {"200": answer("A page for people.", page)},
-                (*_READ, "no-such-route"),
+                (*_PAGE, "no-such-route"),
                 [code],
             )
         },

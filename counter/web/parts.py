@@ -21,6 +21,7 @@ _HEADERS: dict[str, tuple[str, Schema, bool]] = {
         {"type": "string", "enum": ["true"]},
         False,
     ),
+    "WWW-Authenticate": ("Bearer, and what is wrong with the token.", {"type": "string"}, True),
     "Retry-After": (
         "After how many seconds to repeat the request.",
         {"type": "string", "pattern": "^[0-9]+$"},
@@ -56,8 +57,10 @@ def _refusal(status: int, codes: list[str]) -> Schema:
         "description": told,
         "content": {MEDIA_TYPE: {"schema": {"allOf": [refer(PROBLEM), narrowed]}}},
     }
-    if status == 503:
+    if status in (429, 503):
         made["headers"] = _refer_headers("Retry-After")
+    if status == 401:
+        made["headers"] = _refer_headers("WWW-Authenticate")
     if status == 504:  # only if the request had an idempotency key
         made["headers"] = {"Retry-After": _header(*_HEADERS["Retry-After"]) | {"required": False}}
     if status == 405:

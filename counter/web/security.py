@@ -2,7 +2,9 @@
 
 Listening on the loopback interface keeps other hosts away, and no browser: any page may make it send
 requests there, and a name whose address changes in between (DNS rebinding) would let the page read the
-answers. So the name must be one of ours, and what may change something must come from no other site.
+answers. So the name must be one of ours, and no page of another site may ask for anything. It could not read
+the answer, as nothing here allows it to, but it could change counters, see by a status which there are, and
+hold the slots of the streams. What is left is a visit: somebody followed a link to here.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
 )
 """On every answer, with the policy for what it is."""
 DATA_POLICY = "default-src 'none'; frame-ancestors 'none'"
@@ -29,10 +32,12 @@ PAGE_POLICY = (
 )
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
+_PURPOSES = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_PURPOSE", "HTTP_X_MOZ")
+_IN_ADVANCE = re.compile("prefetch|prerender|preview", re.IGNORECASE)
 
 
 def check(environ: WSGIEnvironment, allow_hosts: frozenset[str]) -> None:
-    """Refuse a request by a name that is not ours, and an unsafe one from another site.
+    """Refuse what came by a name that is not ours, or for a page of another site, or unsafely in advance.
 
     Raises:
         HttpError: `host-not-allowed` or `cross-site`.
@@ -44,12 +49,14 @@ def check(environ: WSGIEnvironment, allow_hosts: frozenset[str]) -> None:
             "the Host header must be localhost, an IP address, or a name that --allow-host or "
             "COUNTER_ALLOW_HOSTS allows",
         )
-    if environ["REQUEST_METHOD"] not in SAFE_METHODS and not _is_own_site(environ, host):
+    if not (_is_own_site(environ, host) or _is_visit(environ)):
         raise HttpError(
             "cross-site",
             "a browser sent this for a page of another site; only programs and this server's own pages may "
-            "change counters",
+            "ask here, and a link may lead here",
         )
+    if environ["REQUEST_METHOD"] not in SAFE_METHODS and _is_in_advance(environ):
+        raise HttpError("cross-site", "a browser sent this in advance, and nobody has asked for it yet")
 
 
 @lru_cache(maxsize=256)
@@ -79,6 +86,21 @@ def _is_own_site(environ: WSGIEnvironment, host: str) -> bool:
         return site in ("same-origin", "none")
     origin = environ.get("HTTP_ORIGIN")
     return origin is None or _site(origin) == _site(f"{environ['wsgi.url_scheme']}://{host}")
+
+
+def _is_visit(environ: WSGIEnvironment) -> bool:
+    """Whether somebody opened this address in a window of its own, which no other page can read."""
+    return (
+        environ["REQUEST_METHOD"] == "GET"
+        and environ.get("HTTP_SEC_FETCH_MODE") == "navigate"
+        and environ.get("HTTP_SEC_FETCH_DEST") == "document"
+        and not _is_in_advance(environ)
+    )
+
+
+def _is_in_advance(environ: WSGIEnvironment) -> bool:
+    """Whether a browser fetched it in case that somebody wants it, which it says in one of several ways."""
+    return any(name in environ and _IN_ADVANCE.search(environ[name]) for name in _PURPOSES)
 
 
 def _site(origin: str) -> str:
