@@ -169,7 +169,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             self.write_soon(b"".join(pieces))
 
     def write_soon(self, data: Any) -> int:  # noqa: ANN401
-        """As waitress does, but with what comes next if there is to be; of much it keeps only what is left."""
+        """As waitress does, but with what comes next if that is wanted; of much it keeps what is left."""
         if self._pieces is not None:
             self._pieces.append(data)
             return len(data)

@@ -67,10 +67,13 @@ def manager(tmp_path_factory):
         yield manager
 
 
+MEASURING = {"test_faults", "test_faults_storage", "test_planted", "test_hostile_http", "test_overload"}
+
+
 def pytest_collection_modifyitems(items):
     """Runs that hurt a whole service take turns where tests run two at a time (`--dist loadgroup`)."""
     for item in items:
-        if item.path.stem in ("test_faults", "test_faults_storage", "test_planted"):
+        if item.path.stem in MEASURING:
             item.add_marker(pytest.mark.xdist_group("faults"))
 
 

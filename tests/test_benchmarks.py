@@ -105,14 +105,14 @@ def planted(connect):
     return start
 
 
-@pytest.mark.process
+@pytest.mark.long
 @pytest.mark.parametrize(("connect", "message"), [(forgets, "planted counted"), (repeats, "twice")])
 def test_a_subject_that_counts_wrong_has_no_figures(tmp_path, connect, message):
     with pytest.raises(WrongTotal, match=message):
         compare(tiny(tmp_path), [mapped.mapped, planted(connect)], {"": Crowd(2)})
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_a_client_that_dies_is_told():
     with Clients(1) as clients, pytest.raises(RuntimeError, match="a client ended early"):
         clients.run(Target(fails, ""), 0.05)
@@ -142,14 +142,14 @@ def test_who_is_not_installed_is_told(tmp_path, monkeypatch):
     ]
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_a_server_that_does_not_start_says_why(tmp_path):
     command = [sys.executable, "-c", "raise SystemExit('out of order')"]
     with pytest.raises(RuntimeError, match="out of order"), serving(command, tmp_path / "socket"):
         pass
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_servers_end_with_the_comparison(tmp_path):
     starts = [counters.everysec, *increment.SUBJECTS[1:5]]
     with started(starts, tmp_path) as (peers, _):
@@ -200,7 +200,7 @@ COUNTING = {
 ALWAYS = {OURS, "redis-py, AOF always", "redis-py on Valkey, AOF always", "SQLite FULL"}
 
 
-@pytest.mark.process
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "subjects", "conditions"),
     [
@@ -216,7 +216,7 @@ def test_a_row_measures_everybody(tmp_path, row, subjects, conditions):
     checked(row, row.measure(tiny(tmp_path, rounds=2)), subjects, conditions, rounds=2)
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_increments_are_measured_with_up_to_32_processes(tmp_path):
     conditions = ["1 process", *(f"{number} processes" for number in (2, 4, 8, 16, 32))]
     checked(increment.ROW, increment.ROW.measure(tiny(tmp_path)), COUNTING, conditions, rounds=1)
@@ -233,14 +233,14 @@ def test_a_subject_without_a_batch_says_so_by_having_none():
 # The command
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_the_list_tells_every_row_in_a_sentence():
     lines = bench("--list").stdout.splitlines()
     assert [line.split()[0] for line in lines] == list(command.ROWS)
     assert all(len(line.split()) > 3 and line.endswith(".") for line in lines)
 
 
-@pytest.mark.process
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [("nothing",), ("nothing", "floor"), ("floor", "--rounds", "0")])
 def test_what_there_is_not_is_a_wrong_use(arguments):
     done = bench(*arguments)
@@ -248,7 +248,7 @@ def test_what_there_is_not_is_a_wrong_use(arguments):
     assert "Usage: scripts/bench" in done.stderr
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_a_run_is_told_written_and_drawn(tmp_path, folder):
     """With where it was and what it ran, so that nobody reads it as the figures of another machine."""
     file, charts = tmp_path / "all.json", tmp_path / "charts"
@@ -266,7 +266,7 @@ def test_a_run_is_told_written_and_drawn(tmp_path, folder):
     assert all(each.read_text().startswith("<?xml") for each in charts.iterdir())
 
 
-@pytest.mark.process
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_run_that_is_ended_leaves_nothing(folder, number):
     arguments = [sys.executable, "-m", "benchmarks", "floor", "--seconds", "60", "--folder", folder]

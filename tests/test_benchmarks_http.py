@@ -104,14 +104,14 @@ def test_a_connection_that_breaks_off_is_no_answer(line):
 # Servers
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_a_server_that_does_not_come_up_says_why(tmp_path):
     command = [sys.executable, "-c", "raise SystemExit('no such app')"]
     with pytest.raises(RuntimeError, match="no such app"), server(lambda _: command, "/ready", tmp_path):
         raise AssertionError("it is not there")
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_of_a_server_that_would_not_end_nothing_is_left(tmp_path):
     """A child that ignores SIGTERM, too."""
     code = (
@@ -130,7 +130,7 @@ def test_of_a_server_that_would_not_end_nothing_is_left(tmp_path):
 # The rows
 
 
-@pytest.mark.process
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "subjects"),
     [
@@ -152,7 +152,7 @@ def test_a_row_measures_all_its_subjects_and_their_totals_are_right(row, subject
     assert missing or all(judge(aim, found.cases).spread for aim in row.aims)
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_a_store_that_forgets_ends_the_row(tmp_path, monkeypatch):
     """The check is made in every turn, of what the store says and not of what it answered."""
     monkeypatch.setattr(http, "STARTS", ())

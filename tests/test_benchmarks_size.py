@@ -35,7 +35,7 @@ def figures_of(row, found):
 # Homes
 
 
-@pytest.mark.process
+@pytest.mark.long
 @pytest.mark.parametrize("log_bytes", [0, 100_000])
 def test_a_home_has_what_its_maker_tells(tmp_path, log_bytes):
     total = homes.fill(tmp_path / "home", 300, log_bytes)
@@ -88,7 +88,7 @@ def test_a_window_takes_the_worst_of_what_touches_it():
     }
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_a_snapshot_is_made_under_load(tmp_path):
     """The longest turn of the loop has its parts within it."""
     found = figures_of(snapshot_stall.ROW, snapshot_stall.measure(tiny(tmp_path)))
@@ -103,14 +103,14 @@ def test_a_snapshot_is_made_under_load(tmp_path):
 # The others
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_a_start_is_measured_from_each_kind_of_journal(tmp_path):
     found = figures_of(restart.ROW, restart.measure(tiny(tmp_path, rounds=2)))
     assert [start for _, start in found] == ["nothing", "a snapshot", "a snapshot and a log"]
     assert all(0 < seconds < 30 for figures in found.values() for seconds in figures["seconds"])
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_each_mode_has_figures(tmp_path, monkeypatch):
     monkeypatch.setattr(modes, "PROCESSES", (2,))
     measured = modes.measure(tiny(tmp_path, rounds=2))
@@ -122,7 +122,7 @@ def test_each_mode_has_figures(tmp_path, monkeypatch):
     assert "sync" in measured.notes[0]
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_a_watcher_is_told_all(tmp_path):
     measured = changes.measure(tiny(tmp_path, counters=1500))
     found = figures_of(changes.ROW, measured)
@@ -130,7 +130,7 @@ def test_a_watcher_is_told_all(tmp_path):
     assert measured.notes == ["the first answer has 1,500 counters in 2 pages"]
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_counters_take_memory(tmp_path):
     measured = memory.measure(tiny(tmp_path, counters=20_000))
     found = figures_of(memory.ROW, measured)
@@ -139,7 +139,7 @@ def test_counters_take_memory(tmp_path):
     is_compared(measured, memory.REDIS)
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_idle_connections_take_memory(tmp_path):
     measured = connections.measure(tiny(tmp_path, counters=100))
     found = figures_of(connections.ROW, measured)
@@ -150,7 +150,7 @@ def test_idle_connections_take_memory(tmp_path):
     is_compared(measured, connections.redis_py.EVERYSEC)
 
 
-@pytest.mark.process
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("row", "told"),
     [
