@@ -2,6 +2,7 @@
 
 import errno
 import random
+from datetime import datetime
 
 import pytest
 from fake_disk import Ended, FakeDisk
@@ -360,7 +361,10 @@ def test_the_kind_of_a_file_must_be_what_its_name_says(disk):
 
 def test_a_whole_record_that_is_no_list_of_outcomes_is_refused(disk):
     form = FileFormat("log", BOOT, 0, b"12345678")
-    for payload in (b"\x01", b"\xc1", b"", encode({"at": 1})):
+    cut_text = encode(outcome(1)).replace(b"n1", b"\xaen")
+    deep = b"\x91\x99" + encode(outcome(1))[2:] + b"\x91" * 100_000 + b"\xc0"
+    without_zone = encode(Outcome(datetime(2030, 1, 1), {}))
+    for payload in (b"\x01", b"\xc1", b"", encode({"at": 1}), cut_text, deep, without_zone):
         put(disk, 1, form.header() + form.record(1, 0, payload))
         assert f"{name_of(1)} at byte {HEADER_BYTES}: record 1 cannot be read" in refused(disk)
 
