@@ -1,6 +1,7 @@
 """What a client of waitress sends, read: where it ends is plain, and it is not kept without end."""
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
+# pyright: reportAssignmentType=false, reportOptionalMemberAccess=false
 # (waitress has no type hints; the ones that pyright brings for it are of another version)
 
 from __future__ import annotations

@@ -266,15 +266,15 @@ class Turn(Generic[S]):
             if changed:
                 self._outcomes.append(Outcome(self.now, changed))
             return
-        latest, key, digest = request.deadline, None, b""
+        latest, key, digest, made = request.deadline, None, b"", None
         if caller is not None:
-            record, growth = self._callers.made(caller, request.seq, latest, sealed)
-            latest = record.deadline
+            made = self._callers.made(caller, request.seq, latest, sealed)
+            latest = made[0].deadline
         if asked is not None:
             key, digest = asked
             self._keys_overlay().add(key, Keyed(digest, self.now, sealed))
-        if caller is not None:
-            self._callers.add(caller, record, growth)
+        if caller is not None and made is not None:
+            self._callers.add(caller, *made)
         self._outcomes.append(Outcome(self.now, changed, sealed, caller, request.seq, latest, key, digest))
 
     def _answer(self, request: Request, draft: dict[str, Entry | None]) -> Reply:

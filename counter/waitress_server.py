@@ -11,6 +11,7 @@ taken, those that are idle make room for others. What is read of a request is in
 """
 
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
+# pyright: reportIncompatibleVariableOverride=false
 # (waitress has no type hints; the ones that pyright brings for it are of another version)
 
 from __future__ import annotations
