@@ -5,10 +5,11 @@ import time
 from msgspec.structs import replace
 
 from counter import table
+from counter.callers import CallersOverlay
 from counter.connections import Connections
 from counter.journal import Journal
 from counter.keys import KeysOverlay
-from counter.ops import Increment, Request
+from counter.ops import Increment
 from counter.results import Reply
 from counter.server import ManagerServer
 from counter.table import Turn
@@ -21,7 +22,7 @@ GAP_SECONDS = 0.005
 
 def forget_callers(_text):
     """A repeated request is executed again."""
-    Turn._last = lambda turn, caller: None
+    CallersOverlay.last = lambda callers, caller: None
 
 
 def forget_callers_early(_text):
@@ -36,21 +37,20 @@ def forget_callers_early(_text):
 
 def execute_late(_text):
     """A request is executed after its deadline."""
-    real = Turn._repeated_or_late
+    real = Turn.settled
 
-    def never_late(turn, request, caller, ticks, seal):
-        return real(turn, request, caller, min(ticks, request.deadline - 1), seal)
+    def never_late(turn, request, ticks, seal):
+        return real(turn, request, min(ticks, request.deadline - 1), seal)
 
-    Turn._repeated_or_late = never_late
+    Turn.settled = never_late
 
 
 def answer_otherwise(_text):
     """A repeated request is executed once, but its second answer is another one."""
     real = Turn._repeated_or_late
 
-    def otherwise(turn, request, caller, ticks, seal):
-        reply = real(turn, request, caller, ticks, seal)
-        return reply and reply.replace(b".", b",", 1)
+    def otherwise(turn, request, last, ticks, seal):
+        return real(turn, request, last, ticks, seal).replace(b".", b",", 1)
 
     Turn._repeated_or_late = otherwise
 
@@ -75,21 +75,22 @@ def merge_before_writing(_text):
 
 def answer_before_the_turn_ends(_text):
     """Each answer is sent as soon as it is made; a kill then finds some told and nothing written."""
-    question, send, append = ManagerServer._question, Connections.send, Journal.append
+    asked, send, append = ManagerServer._asked, Connections.send, Journal.append
     sent = set()
 
-    def question_answered_early(manager, connection, payload):
-        found = question(manager, connection, payload)
-        if found is None or not isinstance(found.work, Request):
-            return found
+    def answered_early(manager, connection, payload):
+        found = asked(manager, connection, payload)
+        if found is None:
+            return None
+        request, seal = found
 
         def seal_and_send(reply):
-            sealed = found.seal(reply)
+            sealed = seal(reply)
             send(manager._connections, connection, sealed)
             sent.add((connection, sealed))
             return sealed
 
-        return found._replace(seal=seal_and_send)
+        return request, seal_and_send
 
     def send_once(crowd, connection, payload):
         if (connection, payload) in sent:
@@ -101,7 +102,7 @@ def answer_before_the_turn_ends(_text):
         time.sleep(GAP_SECONDS)
         append(journal, outcomes)
 
-    ManagerServer._question, Connections.send = question_answered_early, send_once
+    ManagerServer._asked, Connections.send = answered_early, send_once
     Journal.append = append_later
 
 
