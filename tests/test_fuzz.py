@@ -28,7 +28,7 @@ import counter.table
 import counter.web.body
 from counter.wire import Frames
 
-FUZZ_SECONDS = float(os.environ.get("COUNTER_TEST_FUZZ_SECONDS", "10"))
+FUZZ_SECONDS = float(os.environ.get("COUNTER_TEST_FUZZ_SECONDS", "6"))
 NEAR = 100
 """How many beginnings of each input are tried at most, and how often a bit is changed."""
 

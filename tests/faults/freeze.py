@@ -34,7 +34,7 @@ def run(trial):
         pid = running.manager()
         for _ in range(trial.runs):
             time.sleep(trial.chance.uniform(0.1, 0.3))
-            freezes.append(stand_still(pid, trial.chance.uniform(1.2, 2.4) * TIMEOUT))
+            freezes.append(stand_still(pid, trial.chance.uniform(1.6, 2.6) * TIMEOUT))
         calls = clients.finish()
         finals = running.values()
         trial.require(running.manager() == pid, "the manager was replaced, and no longer only stood still")
