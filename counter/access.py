@@ -117,7 +117,7 @@ def text_line(process: str, names: bool) -> Line:
     who = f"{process}[{os.getpid()}]"
 
     def line(served: Served) -> str:
-        where = served.path if names else served.route
+        where = served.path.replace(" ", "%20") if names else served.route  # a space would forge a field
         token = f" token={served.token}" if served.token else ""
         return printable(
             f"{utc(served.at)} {who} {served.method} {where} {served.status} {served.seconds * 1000:.1f} ms "

@@ -118,7 +118,8 @@ class TokenFile:
                 logger.error("the tokens before stay in force: %s", complaint)
             elif tokens != self._tokens:
                 logger.info("the tokens in %s were read again: there are %d", self.path, len(tokens))
-            self._tokens, self._complaint, self._seen = tokens, complaint, stamp
+            # What failed may be over though the file is the same: it is tried again at the next request.
+            self._tokens, self._complaint, self._seen = tokens, complaint, None if complaint else stamp
 
     def _stamp(self) -> tuple[int, ...] | None:
         """What changes with the file; None if it was changed so lately that this could not be told again."""

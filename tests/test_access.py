@@ -85,6 +85,11 @@ def test_names_are_shown_if_asked_for_and_forge_no_line(line):
     assert "né" in told or "n\\u00e9" in told
 
 
+def test_a_path_forges_no_field():
+    forged = ONE._replace(path="/v1/x 200 1.0 ms 5 bytes id=a token=admin")
+    assert " token=admin" not in text_line("worker", True)(forged)
+
+
 @pytest.mark.parametrize("given", ["a", "0af7651916cd43dd8448eb211c80319c", "a-b_c.d~e:f/g+h=i@j", "x" * 128])
 def test_an_id_of_safe_characters_is_taken(given):
     assert choose(given) == given
@@ -216,6 +221,23 @@ def test_a_server_tells_of_every_request_also_of_those_that_the_app_never_saw():
         assert answer(server.ask("/more"))[0] == 503
         wait_until(lambda: len(log.lines) == 4)
         assert (log.lines[3].status, log.lines[3].path) == (503, "/more")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("logged", [True, False])
+def test_an_app_that_raises_is_answered_500_and_its_connection_ends(logged):
+    with contextlib.ExitStack() as stack:
+        log = Kept() if logged else None
+        server = Server(stack, access_log=log)
+        raw = server.raw()
+        raw.sendall(b"GET /raises HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        said = b""
+        while more := raw.recv(65536):  # to its end
+            said += more
+        assert said.split(b" ")[1] == b"500"
+        if logged:
+            wait_until(lambda: log.lines)
+            assert [(line.status, line.path) for line in log.lines] == [(500, "/raises")]
 
 
 @pytest.mark.process

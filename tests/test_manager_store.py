@@ -614,6 +614,25 @@ def standing_still(manager):
         os.kill(manager.pid, signal.SIGCONT)
 
 
+def test_who_gets_a_connection_just_before_its_deadline_waits_no_longer(home):
+    """The kernel has to be told of the shortest time too: on a new connection, in a thread."""
+    home.prepare()
+    home.ensure_key()
+    with home.bind(), contextlib.closing(ManagerStore(home.path, 0.5, pool=1)) as store:  # nobody answers
+
+        def call():
+            with contextlib.suppress(StoreUnavailable):
+                store.execute(A)
+
+        threads = [threading.Thread(target=call, daemon=True) for _ in range(30)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.002)  # so that the one whose turn is next has from nothing to some of them left
+        for thread in threads:
+            thread.join(20)
+        assert not any(thread.is_alive() for thread in threads)
+
+
 def in_a_thread(call):
     """What *call* returns in a thread that is not the main one."""
     found = []

@@ -233,6 +233,17 @@ def test_no_answer_leaves_before_the_append(house):
     assert None not in (writer.reply(), reader.reply(), stock.reply())
 
 
+def test_a_turn_takes_one_frame_of_each_however_fast_they_are_answered(house):
+    """Else one who sends what is refused at once, without pause, has each turn to its end for itself."""
+    hasty, other = house.client(), house.client()
+    hasty.sock.sendall(50 * frame(b"\xc1"))
+    other.say(Increment("a"))
+    before = house.server._figures.requests
+    house.turn()
+    assert other.reply().only().value == 1
+    assert house.server._figures.requests == before + 2
+
+
 def test_one_append_a_turn_for_everybody(house):
     appended = []
     house.server.append = lambda outcomes: appended.append(len(outcomes))

@@ -32,6 +32,8 @@ class Gate:
         if environ["PATH_INFO"] == "/wait":
             self.inside.release()
             assert self.opened.wait(20)
+        if environ["PATH_INFO"] == "/raises":
+            raise ValueError("as it is told to")
         size = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         body = f"{len(size)}\n".encode()
         if environ["PATH_INFO"] == "/large":

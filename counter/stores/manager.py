@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import math
 import os
 import select
 import socket
@@ -146,7 +147,7 @@ class _Slot:
         self._sock: socket.socket | None = None
         self._frames = Frames(MAX_ANSWER)
         self._arrivals: select.poll | None = None
-        self._waits = 0.0  # seconds that the kernel lets a read wait; 0: for ever
+        self._waits = math.inf  # seconds that the kernel lets a read wait
         self._answered = True
         self._most = 0  # bytes of a frame that the manager takes
 
@@ -216,7 +217,7 @@ class _Slot:
         """
         self._sock = sock = self._home.connect(deadline)
         self._frames = Frames(MAX_ANSWER)
-        self._arrivals, self._waits = _poll(sock), 0.0
+        self._arrivals, self._waits = _poll(sock), math.inf
         handshake = ClientHandshake(self._home.read_key())
         while not handshake.done:
             for answer in handshake.receive(self._receive(sock, deadline)):
