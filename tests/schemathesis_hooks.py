@@ -103,6 +103,11 @@ NO_FAULT = [
         "maxLength counts characters, and a name's limit is in bytes",
     ),
     (
+        "names that begin with U\\+FDD0 are the service's own",
+        lambda case: any(str(name).startswith("\ufdd0") for name in _names(case)),
+        "a noncharacter that is nobody's text: a pattern against it would be in the way of all who read it",
+    ),
+    (
         "cannot stand in a path",
         lambda case: re.search(r"^\.\.?$|/(increment|decrement|reset)$", case.path_parameters["name"]),
         "these names are other addresses; they go through /v1/batch",
