@@ -26,30 +26,30 @@ class Callers(Generic[S]):
         self.bytes = 0
         self.ends: Schedule[bytes] = Schedule()
         self._size_of = size_of
-        self.records: dict[bytes, Caller[S]] = {}
+        self._records: dict[bytes, Caller[S]] = {}
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self._records)
 
     def items(self) -> ItemsView[bytes, Caller[S]]:
         """The callers with their records."""
-        return self.records.items()
+        return self._records.items()
 
     def get(self, caller: bytes) -> Caller[S] | None:
         """The record of *caller*, None if there is none."""
-        return self.records.get(caller)
+        return self._records.get(caller)
 
     def remember(self, records: dict[bytes, Caller[S]], growth: int) -> None:
         """Keep *records*, of callers, until their deadlines; they count for *growth* bytes more."""
         self.bytes += growth
-        self.records.update(records)
+        self._records.update(records)
         put = self.ends.put
         for caller, record in records.items():
             put(caller, ceil(record.deadline))
 
     def forget(self, caller: bytes) -> None:
         """Drop the record of *caller*, which there is."""
-        self.bytes -= self._size_of(self.records.pop(caller).reply) + OVERHEAD
+        self.bytes -= self._size_of(self._records.pop(caller).reply) + OVERHEAD
         self.ends.drop(caller)
 
     def late(self, ticks: float) -> Iterator[bytes]:
@@ -73,7 +73,7 @@ class CallersOverlay(Generic[S]):
 
     def last(self, caller: bytes) -> Caller[S] | None:
         """The record of *caller*, None if there is none."""
-        return self._records.get(caller) or self._callers.records.get(caller)
+        return self._records.get(caller) or self._callers.get(caller)
 
     def made(self, caller: bytes, seq: int, deadline: float, reply: S) -> tuple[Caller[S], int]:
         """The record of *caller* now that it is told *reply*, and how many bytes more it counts for.
