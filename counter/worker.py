@@ -1,4 +1,4 @@
-"""One waitress process: an app, served on a socket that the supervisor bound and other workers share.
+"""One worker process: an app, served on a socket that the supervisor bound and other workers share.
 
 The supervisor starts it as ``python -m counter.worker LINK SOCKET FOLDER [APP]``: two file descriptors, the
 current folder of whoever started it all, and what to serve if not the HTTP API. It says over the link when
@@ -19,7 +19,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import logs
 from .access import AccessLog, json_line, text_line
@@ -27,9 +27,8 @@ from .errors import CounterError, InvalidRequest
 from .link import Link
 from .meter import REPORT_SECONDS, Meter
 from .ops import Info, Request
-from .settings import ACCESS_LOG, LOG_NAMES, number, switch
+from .settings import ACCESS_LOG, LOG_NAMES, SERVER, SERVERS, number, switch
 from .store import Store, open_store
-from .waitress_server import WaitressServer
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
@@ -92,6 +91,47 @@ def _is_factory(found: object) -> bool:
     return True
 
 
+class Server(Protocol):
+    """What serves an app on a socket: `WaitressServer`, or another with the same arguments."""
+
+    stopping: threading.Event
+
+    def run(self, grace: float) -> None:
+        """Serve until `stop` is called; then at most *grace* seconds more for what is in flight."""
+
+    def stop(self) -> None:
+        """Make `run` end. For signal handlers and other threads."""
+
+
+_SERVERS = dict(
+    zip(
+        SERVERS,
+        ("counter.waitress_server:WaitressServer", "counter.granian_server:GranianServer"),
+        strict=True,
+    )
+)
+
+
+def load_server(name: str, source: str = SERVER) -> Callable[..., Server]:
+    """The class of the server *name*, which is one of `SERVERS`.
+
+    Args:
+        name: which.
+        source: where it was said, for the error.
+
+    Raises:
+        InvalidRequest: there is none of this name, or it is not installed; says how to.
+    """
+    if name not in _SERVERS:
+        raise InvalidRequest(f"{source} is {' or '.join(SERVERS)}, not {name!r}")
+    module, _, attribute = _SERVERS[name].partition(":")
+    try:
+        found: Callable[..., Server] = getattr(importlib.import_module(module), attribute)
+    except ImportError as exc:
+        raise InvalidRequest(f"{source}: {exc}") from exc
+    return found
+
+
 class Worker:
     """An app on a socket, its meter, and its talk with the manager."""
 
@@ -99,7 +139,7 @@ class Worker:
         self._store = store
         self.meter = Meter(app, store, self._is_stopping)
         self._access_log = access_log()
-        self.server = WaitressServer(
+        self.server = load_server(os.environ.get(SERVER, SERVERS[0]))(
             self.meter, listener, int(number("threads")), access_log=self._access_log, **settings
         )
 

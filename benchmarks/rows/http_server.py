@@ -27,7 +27,7 @@ OTHERS = {
         *("--threads", _THREADS, "--need-app", "--die-on-term", "--wsgi", f"{APP}()"),
     ),
 }
-"""Their commands, as docs/servers.md has them; ours is waitress, as `counter workers` starts it."""
+"""Their commands, as docs/servers.md has them; ours is `counter workers`, with each of its servers."""
 
 
 def measure(options: Options) -> Found:
@@ -36,7 +36,7 @@ def measure(options: Options) -> Found:
     with contextlib.ExitStack() as stack:
         owner = stack.enter_context(manager(options.folder / "home", "everysec"))
         hits = stack.enter_context(counter.connect(owner.url))
-        commands = {OURS: workers(owner.home)}
+        commands = {OURS: workers(owner.home), "granian, in ours": workers(owner.home, server="granian")}
         for subject, (name, *words) in OTHERS.items():
             if (path := program(name)) is None:
                 notes.append(f"{name} is not installed: not compared")
@@ -58,6 +58,6 @@ def _command(path: str, words: list[str], port: int) -> list[str]:
 
 ROW = Row(
     "http-server",
-    "The HTTP API under waitress (ours), gunicorn, granian and uWSGI, 2 processes of 8 threads each.",
+    "The HTTP API under waitress and granian in ours, gunicorn, granian, uWSGI; 2 processes of 8 threads.",
     measure,
 )

@@ -93,9 +93,9 @@ def _free_port() -> int:
         return port
 
 
-def workers(home: Path, app: str | None = None) -> Command:
-    """`WORKERS` workers of `counter`, which is waitress, with *app* or the HTTP API."""
-    serve = [sys.executable, "-m", "counter", "workers", *([app] if app else ())]
+def workers(home: Path, app: str | None = None, server: str = "waitress") -> Command:
+    """`WORKERS` workers of `counter`, with *app* or the HTTP API; *server* is theirs."""
+    serve = [sys.executable, "-m", "counter", "workers", *([app] if app else ()), "--server", server]
     return lambda port: [*serve, "--home", str(home), "--workers", str(WORKERS), "--port", str(port)]
 
 

@@ -18,6 +18,8 @@ from ..settings import (
     LOG_NAMES,
     OPEN_METRICS,
     RATE_LIMIT,
+    SERVER,
+    SERVERS,
     SETTINGS,
     TOKENS,
     RateLimit,
@@ -25,7 +27,7 @@ from ..settings import (
     number,
 )
 from ..tokens import TokenFile
-from ..worker import parse_app
+from ..worker import load_server, parse_app
 from .homes import home_option
 
 Command = Callable[..., Any]
@@ -46,6 +48,11 @@ def _app(_context: click.Context, _parameter: click.Parameter, spec: str | None)
     if spec is not None:
         parse_app(spec)
     return spec
+
+
+def _server(_context: click.Context, _parameter: click.Parameter, name: str) -> str:
+    load_server(name, "--server")
+    return name
 
 
 def _hosts(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> frozenset[str]:
@@ -124,6 +131,14 @@ WORKERS = _options(
         show_default=True,
         metavar="N",
         help="Worker processes.",
+    ),
+    click.option(
+        "--server",
+        type=click.Choice(SERVERS),
+        default=SERVERS[0],
+        envvar=SERVER,
+        callback=_server,
+        help=f"What serves HTTP in each.  [{SERVER}; default: {SERVERS[0]}]",
     ),
     click.option("--bind", "host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address."),
     click.option(

@@ -28,6 +28,7 @@ from ..settings import (
     LOG_NAMES,
     OPEN_METRICS,
     RATE_LIMIT,
+    SERVER,
     SETTINGS,
     TOKENS,
     ManagerOptions,
@@ -186,6 +187,7 @@ def _environ(home: Home, options: dict[str, Any]) -> dict[str, str]:
     environ["COUNTER_HOME"] = str(home.path)  # so that an app's own `counter://` is this home, too
     environ[logs.VARIABLE] = options["log_format"]
     environ[RATE_LIMIT] = options["rate_limit"]
+    environ[SERVER] = options["server"]
     environ[ACCESS_LOG] = str(int(options["access_log"]))
     environ[LOG_NAMES] = str(int(options["log_names"]))
     if options["tokens"]:
