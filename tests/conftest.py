@@ -5,6 +5,7 @@ import os
 
 import hypothesis
 import pytest
+from leaks import Leaks
 from manager_process import start_manager
 from stores import STORES
 
@@ -65,6 +66,11 @@ def manager(tmp_path_factory):
     """A real manager, one for a module."""
     with start_manager(tmp_path_factory.mktemp("manager") / "home") as manager:
         yield manager
+
+
+def pytest_configure(config):
+    """No log of the run holds a secret."""
+    config.pluginmanager.register(Leaks(config), "leaks")
 
 
 MEASURING = {"test_faults", "test_faults_storage", "test_planted", "test_hostile_http", "test_overload"}

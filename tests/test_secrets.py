@@ -10,6 +10,7 @@ import signal
 import subprocess
 from urllib.parse import quote, urlsplit
 
+import leaks
 import pytest
 from http_load import running
 from support import COMMAND, clean_environ, wait_until
@@ -20,8 +21,8 @@ from counter import CounterError
 pytestmark = pytest.mark.process
 
 NAME = "patient-4711"
-KEY = "payment-0815-key"
-FORGED = "counter_forged-token-which-nobody-gave-out-0123"
+KEY = leaks.MARKERS[0].decode()
+FORGED = "counter_Forged-token-which-nobody-gave-out-0123456789"
 
 
 def command(home, *words, **environ):
