@@ -308,6 +308,20 @@ def mounted(request):
     return client
 
 
+@pytest.mark.parametrize("header", ["Location", "Content-Length"])
+def test_an_app_can_change_the_headers_of_an_answer(mounted, header):
+    @mounted.app.after_request
+    def change(response):
+        del response.headers["Content-Length"]
+        if header == "Location":
+            response.headers[header] = "/\N{SNOWMAN}"
+        return response
+
+    answer = Api(mounted.store, mounted.app).ask("POST", f"{mounted.prefix}/v1/counters/page/increment")
+    assert answer.headers["content-length"] == str(len(answer.body))
+    assert answer.headers.get("location") == ("/%E2%98%83" if header == "Location" else None)
+
+
 def test_a_mounted_api_keeps_its_rules(mounted):
     api = Api(mounted.store, mounted.app)
     at = mounted.prefix

@@ -21,7 +21,7 @@ def read_body(environ: WSGIEnvironment, most: int) -> bytes:
     if environ.get("HTTP_TRANSFER_ENCODING"):
         return _read_open_ended(environ, most)
     declared = environ.get("CONTENT_LENGTH")
-    if not declared:
+    if not declared or declared == "0":
         return b""
     if not (declared.isascii() and declared.isdigit() and len(declared) <= 20):
         raise InvalidRequest("Content-Length is a number of bytes")
