@@ -49,7 +49,7 @@ class Connection:
     @property
     def expects_nothing(self) -> bool:
         """Whether all that has arrived was taken, and it is to stay."""
-        return not (self.working or self.closing or len(self.frames))
+        return not (self.working or self.closing or self.frames.begun)
 
     @property
     def abandoned(self) -> bool:

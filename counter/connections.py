@@ -108,7 +108,7 @@ class Connections:
         except ConnectionLost:
             self.close(connection)
             return
-        if all_left and connection.mask == selectors.EVENT_READ and connection.expects_nothing:
+        if all_left and connection.expects_nothing and connection.mask == selectors.EVENT_READ:
             return  # mostly: it was read from all the time, and goes on being so
         self.go_on(connection)
 

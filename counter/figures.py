@@ -43,17 +43,15 @@ class Figures:
         """*reply* came of *ops*, for good; None: it had come before."""
         if reply is None:
             return
-        results, problem, _ = reply
-        if problem is not None:
+        if reply.problem is not None:
             for op in ops:
-                self._refused[type(op), problem.code] += 1
+                self._refused[type(op), reply.problem.code] += 1
             return
-        done = self._done
-        for op, result in zip(ops, results, strict=True):
+        for op, result in zip(ops, reply.results):  # noqa: B905  of a length; to compare it costs as much again
             if type(result) is Problem:
                 self._refused[type(op), result.code] += 1
             else:
-                done[type(op)] += 1
+                self._done[type(op)] += 1
 
     def asked(
         self, connection: Connection, op: Op, seal: Callable[[Reply], bytes]

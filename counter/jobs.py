@@ -16,6 +16,7 @@ from .errors import CounterError
 from .listing import Job
 from .ops import Changes
 from .results import ChangesPage, Reply
+from .wire import decode_request
 
 LOOK_SECONDS = 1.0
 """How often those who wait are looked after: whether they are still there."""
@@ -26,10 +27,11 @@ logger = logging.getLogger("counter.manager")
 
 
 class Question(NamedTuple):
-    """Whom to answer, and how a reply becomes the payload of the answer."""
+    """Whom to answer, how a reply becomes the payload of the answer, and what HTTP request it is part of."""
 
     connection: Connection
     seal: Callable[[Reply], bytes]
+    request_id: str = ""
 
 
 class _UnderWay(NamedTuple):
@@ -152,11 +154,13 @@ class Jobs:
             try:
                 self._go_on(each)
             except Exception:  # noqa: BLE001  whatever a peer sends must not end the loop
-                self.give_up(connection)
+                self.give_up(connection, each.question.request_id)
 
-    def give_up(self, connection: Connection) -> None:
-        """Close *connection* after an error that is nobody's but ours."""
-        logger.exception("closing a connection after an internal error")
+    def give_up(self, connection: Connection, request_id: str = "") -> None:
+        """Close *connection* after an error that is nobody's but ours, in the HTTP request *request_id*."""
+        told = f" (request {request_id})" if request_id else ""
+        extra = {"request_id": request_id}
+        logger.exception("closing a connection after an internal error%s", told, extra=extra)
         self._connections.close(connection)
 
     def _begin(self, each: _UnderWay) -> None:
@@ -194,6 +198,14 @@ class Jobs:
             return
         each.question.connection.working = False
         self._connections.send(each.question.connection, _sealed(each.question, reply))
+
+
+def request_id_of(payload: bytes) -> str:
+    """The id of the HTTP request that the frame *payload* is part of; empty if it is of none."""
+    try:
+        return decode_request(payload).request_id
+    except Exception:  # noqa: BLE001  what went wrong with it before may go wrong again
+        return ""
 
 
 def _sealed(question: Question, reply: Reply) -> bytes:

@@ -7,7 +7,7 @@ itself does so within seconds. Forgetting is no outcome; what was replayed is tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Generic, NamedTuple, TypeVar
@@ -18,7 +18,7 @@ from .errors import LimitExceeded
 from .ops import Request
 from .state import Keyed
 
-S = TypeVar("S", bound=Sized)
+S = TypeVar("S")
 
 KEPT = timedelta(hours=24)
 """A key is forgotten when it is so old."""

@@ -55,7 +55,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time, level, process, pid, logger, message, and exception where there is one."""
+    """One object a line: time, level, process, pid, logger, message, and request_id and exception if any."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -71,6 +71,8 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if request_id := getattr(record, "request_id", ""):
+            fields["request_id"] = request_id
         if trace := _traceback(self, record):
             fields["exception"] = trace
         return json.dumps(fields)

@@ -230,7 +230,8 @@ class Multiset(Mapping[str, int]):
         return -self.copy()
 
     def _only(self, op: AnyOp, timeout: float | None = None, key: str | None = None) -> Any:  # noqa: ANN401
-        return self.store.execute(Request([op], idempotency_key=plain(key)), timeout).only()
+        request = Request([op]) if key is None else Request([op], idempotency_key=plain(key))
+        return self.store.execute(request, timeout).only()
 
     def _find(self, name: object) -> int | None:
         """The value of *name*; None if there is no such counter, or it cannot be one's name."""

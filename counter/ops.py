@@ -6,7 +6,7 @@ whether a program wrote it or a frame or an HTTP body was decoded into it.
 
 from __future__ import annotations
 
-import math
+from math import isfinite
 from typing import Annotated, Any, ClassVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -38,6 +38,8 @@ from .results import Change, ChangesPage, Entry, Page
 CALLER_BYTES = 16
 MAX_ROUTES = 100
 """Most routes in one report."""
+RequestId = Annotated[str, Meta(max_length=128, pattern=r"^[!-~]*\Z")]
+"""Visible ASCII, as `request_ids` has them; none is empty."""
 
 
 def _given(value: object) -> bool:
@@ -111,7 +113,8 @@ class Increment(Op, frozen=True, gc=False):
     def __post_init__(self) -> None:
         check_name(self.name)
         check_int("delta", self.delta)
-        check_condition(self.if_version)
+        if self.if_version is not None:
+            check_condition(self.if_version)
         plain = self.min is None and self.max is None and self.on_bound is None
         if plain and self.ttl is None and self.ttl_mode is None:
             return  # the common case costs no more than this
@@ -249,6 +252,8 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
     One with an *idempotency_key* is executed once, whoever sends it: later ones with the same key and ops get
     the same reply. Each *scope* has keys of its own: the name of the token that a request came with, if any.
+
+    *request_id* is that of the HTTP request which it is part of, for log lines and nothing else.
     """
 
     ops: Annotated[list[AnyOp], Meta(min_length=1, max_length=MAX_OPS)]
@@ -258,16 +263,20 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     deadline: float = 0.0
     idempotency_key: Key | None = None
     scope: ShortText = ""
+    request_id: RequestId = ""
 
     def __post_init__(self) -> None:
-        ops = self.ops
+        if len(self.ops) != 1 or self.idempotency_key is not None:  # most have one op and no key
+            self._check_batch()
+        if not isfinite(self.deadline):
+            raise InvalidRequest("deadline is a finite number of seconds")
+
+    def _check_batch(self) -> None:
+        ops, key = self.ops, self.idempotency_key
         if not 1 <= len(ops) <= MAX_OPS:
             raise InvalidRequest(f"a request has 1 to {MAX_OPS} ops, not {len(ops)}")
-        key = self.idempotency_key
-        if (len(ops) > 1 or key is not None) and not all(op.on_counter for op in ops):
+        if not all(op.on_counter for op in ops):
             raise InvalidRequest("a batch holds get, increment, set and delete only; so does one with a key")
-        if not math.isfinite(self.deadline):
-            raise InvalidRequest("deadline is a finite number of seconds")
         if key is not None:
             check_key(key)
 

@@ -60,7 +60,7 @@ def looks_like_pickle(frame: bytes) -> bool:
 
     In msgpack the first byte would be an empty map, complete in itself, so the two never meet.
     """
-    return len(frame) > 1 and frame[0] == pickle.PROTO[0] and 2 <= frame[1] <= _HIGHEST_PROTOCOL
+    return frame.startswith(pickle.PROTO) and len(frame) > 1 and 2 <= frame[1] <= _HIGHEST_PROTOCOL
 
 
 def loads(frame: bytes) -> Literal:

@@ -95,7 +95,7 @@ class Problem(NamedTuple):
 Result = Entry | Change | Page | ChangesPage | Information | Limits | Problem | None
 
 
-class Reply(NamedTuple):
+class Reply(Struct, frozen=True, array_like=True, gc=False):
     """The answer to a `Request`: one result an op, or the one *problem* for which nothing was done.
 
     *replayed*: it was given before, under the same idempotency key.

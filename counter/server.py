@@ -34,7 +34,7 @@ from .figures import Figures
 from .handshake import HandshakeFailed
 from .home import Home
 from .information import Information, Limits, ManagerFigures
-from .jobs import Jobs, Question
+from .jobs import Jobs, Question, request_id_of
 from .journal import Journal, NoJournal
 from .listing import Job, count, page
 from .ops import Changes, Hello, List, Op, Report, Request
@@ -103,7 +103,7 @@ class ManagerServer(Server):
         self._options, self._home = options, home
         self._limits = Limits(options.max_counters, options.max_frame)
         self._run = Run(not_before=state.at)
-        self._table: CounterTable[bytes] = CounterTable(self._run.id, options.max_counters, as_replayed)
+        self._table: CounterTable[bytes] = CounterTable(self._run.id, options.max_counters, as_replayed, len)
         self._table.restore(state, self._run.ticks())
         self._figures = Figures()
         door = Door(home, home.bind(), shared=options.group is not None)
@@ -227,7 +227,7 @@ class ManagerServer(Server):
                     sealed = turn.execute(request, ticks, seal)
                     answers.append((connection, request, seal, sealed, turn.reply))
             except Exception:  # noqa: BLE001  whatever a peer sends must not end the loop
-                self._jobs.give_up(connection)
+                self._jobs.give_up(connection, request_id_of(payload))
             ticks = self._run.ticks()
 
     def _answer_unchanged(self, asked: list[Asked], error: StoreUnavailable) -> None:
@@ -266,10 +266,10 @@ class ManagerServer(Server):
         op = request.ops[0]
         if op.on_counter:
             return request, encode_reply
-        self._answer_beside(connection, op)
+        self._answer_beside(connection, op, request.request_id)
         return None
 
-    def _answer_beside(self, connection: Connection, op: Op) -> None:
+    def _answer_beside(self, connection: Connection, op: Op, request_id: str) -> None:
         """Answer *op*, which asks for more than one counter or for none, between the turns or at once."""
         if isinstance(op, Hello | Report):
             told = None
@@ -280,7 +280,7 @@ class ManagerServer(Server):
                 self._figures.report(connection, op)
             self._connections.send(connection, encode_reply(Reply([told])))
             return
-        question = Question(connection, self._figures.asked(connection, op, encode_reply))
+        question = Question(connection, self._figures.asked(connection, op, encode_reply), request_id)
         if isinstance(op, Changes):
             self._jobs.begin_changes(question, op)
         elif isinstance(op, List):

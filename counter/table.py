@@ -11,7 +11,7 @@ then.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence, Sized
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from math import ceil, floor
@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 
 from msgspec.structs import force_setattr
 
-from .callers import LONGEST_DEADLINE, Callers, CallersOverlay
+from .callers import LONGEST_DEADLINE, OVERHEAD, Callers, CallersOverlay
 from .errors import CounterError, InvalidRequest, KeyReused, LimitExceeded, OutcomeUnknown
 from .history import History
 from .keys import Asked, Keys, KeysOverlay
@@ -32,7 +32,7 @@ from .state import Caller, Keyed, Outcome, State
 from .transition import transition
 from .versions import Versions
 
-S = TypeVar("S", bound=Sized)
+S = TypeVar("S")
 SWEEP = 1000
 """How many expired counters a turn sweeps at the most."""
 
@@ -51,7 +51,7 @@ class CounterTable(Generic[S]):
         max_counters: most counters there can be.
         as_replayed: makes of a sealed reply the same one, marked as given before under its idempotency key;
             left out, there is no mark.
-        size_of: the bytes of a sealed reply, about.
+        size_of: the bytes of a sealed reply, about; left out, none are counted.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class CounterTable(Generic[S]):
         run: str,
         max_counters: int,
         as_replayed: Callable[[S], S] = lambda sealed: sealed,
-        size_of: Callable[[S], int] = len,
+        size_of: Callable[[S], int] = lambda sealed: 0,
     ) -> None:
         self.versions = Versions(run)
         self.max_counters = max_counters
@@ -88,7 +88,7 @@ class CounterTable(Generic[S]):
                 self.ends.put(name, ceil(entry.expires_at.timestamp()))
         for caller, last in state.callers.items():
             if ticks < last.deadline <= ticks + LONGEST_DEADLINE:  # else past, or on another boot's clock
-                self.callers.remember({caller: last}, self.callers.growth(None, last))
+                self.callers.remember({caller: last}, self.size_of(last.reply) + OVERHEAD)
         state.callers.clear()  # most may be of the past
         self.keys = Keys(self.size_of, state.keys)
         if state.at is not None:
@@ -120,6 +120,8 @@ class Turn(Generic[S]):
         self._outcomes: list[Outcome[S]] = []
         self._size = 0  # of the table with the overlay; known once the lock is held
         self._due: Iterator[str] | None = None  # begun by the first sweep: each is come to once in a turn
+        self._mutates = False  # the request at hand; and who asks was told this last:
+        self._last: Caller[S] | None = None
 
     def __enter__(self) -> Turn[S]:
         self._table.lock.acquire()
@@ -140,14 +142,15 @@ class Turn(Generic[S]):
             seal: makes of a reply what is sent; it may refuse it with a `CounterError`, and nothing was done.
         """
         settled = self.settled(request, ticks, seal)
-        return self._decide(request, seal) if settled is None else settled
+        return self._decided(request, seal) if settled is None else settled
 
     def settled(self, request: Request, ticks: float, seal: Callable[[Reply], S]) -> S | None:
         """The answer to a request that is not to be decided: it was before, or is too late; None if it is."""
         self.reply = None
         caller = request.caller
-        if caller is not None and request.mutates:
-            last = self._callers.last(caller)
+        self._mutates = request.mutates
+        if caller is not None and self._mutates:
+            self._last = last = self._callers.last(caller)
             in_time = ticks < request.deadline <= ticks + LONGEST_DEADLINE
             if not in_time or (last is not None and request.seq <= last.seq):
                 return self._repeated_or_late(request, last, ticks, seal)
@@ -228,14 +231,15 @@ class Turn(Generic[S]):
         if self._keys is not None:
             self._keys.merge()
 
-    def _decide(self, request: Request, seal: Callable[[Reply], S]) -> S:
-        mutates, size = request.mutates, self._size
-        if mutates and size + len(request.ops) > self._table.max_counters:
-            self.sweep(0.0, len(request.ops))
+    def _decided(self, request: Request, seal: Callable[[Reply], S]) -> S:
+        ops, size, mutates = request.ops, self._size, self._mutates
+        if mutates and size + len(ops) > self._table.max_counters:
+            self.sweep(0.0, len(ops))
             size = self._size
         draft: dict[str, Entry | None] = {}
         try:
-            reply = self._answer(request, draft)
+            alone = len(ops) == 1 and request.atomic
+            reply = Reply([self._apply(ops[0], draft)] if alone else self._apply_each(request, draft))
             sealed = seal(reply)
         except CounterError as error:  # all or nothing: the draft is dropped
             draft, self._size = {}, size
@@ -243,14 +247,15 @@ class Turn(Generic[S]):
             sealed = seal(reply)
         if mutates:
             try:
-                self._keep(request, draft, sealed, Asked.by(request))
+                self._keep(request, draft, sealed, Asked.by(request) if request.idempotency_key else None)
             except LimitExceeded as error:
                 self._size = size
                 return self._refused(error, seal)
         self.reply = reply
+        overlay = self._overlay
         for name, entry in draft.items():
-            self._overlay.pop(name, None)  # the order is that of the latest changes
-            self._overlay[name] = entry
+            overlay.pop(name, None)  # the order is that of the latest changes
+            overlay[name] = entry
         return sealed
 
     def _keep(
@@ -261,29 +266,24 @@ class Turn(Generic[S]):
         Raises:
             LimitExceeded: there is no room for that; nothing was done.
         """
-        caller = request.caller
-        if caller is None and asked is None:  # nobody to be remembered
-            if changed:
+        caller, last, deadline = request.caller, self._last, request.deadline
+        if asked is None:
+            if caller is not None:
+                deadline = self._callers.add(caller, last, request.seq, deadline, sealed)
+                self._outcomes.append(Outcome(self.now, changed, sealed, caller, request.seq, deadline))
+            elif changed:  # nobody is to be remembered
                 self._outcomes.append(Outcome(self.now, changed))
             return
-        latest, key, digest, made = request.deadline, None, b"", None
         if caller is not None:
-            made = self._callers.made(caller, request.seq, latest, sealed)
-            latest = made[0].deadline
-        if asked is not None:
-            key, digest = asked
-            self._keys_overlay().add(key, Keyed(digest, self.now, sealed))
-        if caller is not None and made is not None:
-            self._callers.add(caller, *made)
-        self._outcomes.append(Outcome(self.now, changed, sealed, caller, request.seq, latest, key, digest))
+            self._callers.check(self._table.size_of(sealed) + OVERHEAD)  # or more than it takes
+        self._keys_overlay().add(asked.key, Keyed(asked.digest, self.now, sealed))
+        if caller is not None:
+            deadline = self._callers.add(caller, last, request.seq, deadline, sealed)
+        self._outcomes.append(Outcome(self.now, changed, sealed, caller, request.seq, deadline, *asked))
 
-    def _answer(self, request: Request, draft: dict[str, Entry | None]) -> Reply:
-        """The reply; what changes is put into *draft*."""
-        ops = request.ops
-        if len(ops) == 1 and request.atomic:
-            return Reply([self._apply(ops[0], draft)])
+    def _apply_each(self, request: Request, draft: dict[str, Entry | None]) -> list[Result]:
         results: list[Result] = []
-        for index, op in enumerate(ops):
+        for index, op in enumerate(request.ops):
             try:
                 results.append(self._apply(op, draft))
             except CounterError as error:
@@ -291,19 +291,19 @@ class Turn(Generic[S]):
                     error.index = index
                     raise
                 results.append(Problem.of(error))
-        return Reply(results)
+        return results
 
     def _apply(self, each: AnyOp, draft: dict[str, Entry | None]) -> Result:
         if not each.on_counter:
             raise InvalidRequest("this op is not one on a counter")
         op: CounterOp = each  # type: ignore[assignment]  # to ask by its type takes five times as long
-        name = op.name
+        name, table = op.name, self._table
         before = draft[name] if name in draft else self._lookup(name)
         if not op.mutates:
             return transition(before, op, self.now, "")[1]
-        after, result = transition(before, op, self.now, self._table.versions.next())
+        after, result = transition(before, op, self.now, table.versions.next())
         if before is None and after is not None:
-            if self._size >= self._table.max_counters:
+            if self._size >= table.max_counters:
                 most = f"there are {self._size} counters, the most allowed"
                 raise LimitExceeded(f"{most}: delete some, or raise --max-counters")
             self._size += 1

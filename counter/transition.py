@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from .errors import InvalidRequest, NotFound, OutOfBounds, VersionMismatch
 from .fields import INT64_MAX, INT64_MIN, OnBound, TtlMode
@@ -31,13 +32,15 @@ def transition(
     """
     if entry is not None and entry.expires_at is not None and entry.expires_at <= now:
         entry = None
+    if isinstance(op, Increment):  # first, as it is asked for most
+        if op.if_version is not None:
+            _check_version(entry, op.name, op.if_version)
+        return _increment(entry, op, now, version)
     if isinstance(op, Get):
         found = _present(entry, op.name)
         return found, found
     if op.if_version is not None:
         _check_version(entry, op.name, op.if_version)
-    if isinstance(op, Increment):
-        return _increment(entry, op, now, version)
     if isinstance(op, Set):
         return _set(entry, op, now, version)
     return None, _delete(entry, op)
@@ -66,21 +69,15 @@ def _delete(entry: Entry | None, op: Delete) -> Change:
 
 def _increment(entry: Entry | None, op: Increment, now: datetime, version: str) -> tuple[Entry, Change]:
     before = entry or _zero(op, now, version)
-    value = _step(before, op, entry)
-    after = Entry(
-        before.name,
-        value,
-        version,
-        before.created_at,
-        now,
-        before.min,
-        before.max,
-        before.on_bound,
-        before.ttl,
-        before.ttl_mode,
-        _later(now, before.ttl) if before.ttl_mode == "sliding" else before.expires_at,
-    )
-    return after, _change(after, before.value, value - before.value, created=entry is None)
+    last = before.value
+    value = last + op.delta
+    unbound = before.min is None and before.max is None and op.min is None and op.max is None
+    if not (unbound and INT64_MIN <= value <= INT64_MAX):  # to look for bounds takes as long as all the rest
+        value = _bounded(before, op, entry)
+    after = replace(before, value=value, version=version, updated_at=now)
+    if before.ttl_mode == "sliding":
+        after = replace(after, expires_at=_later(now, before.ttl))
+    return after, _change(after, last, value - last, entry is None)
 
 
 def _zero(op: Increment, now: datetime, version: str) -> Entry:
@@ -91,12 +88,9 @@ def _zero(op: Increment, now: datetime, version: str) -> Entry:
     return Entry(op.name, 0, version, now, now, ttl=op.ttl, ttl_mode=mode, expires_at=end)
 
 
-def _step(before: Entry, op: Increment, current: Entry | None) -> int:
+def _bounded(before: Entry, op: Increment, current: Entry | None) -> int:
     """The value after the step: bounds stop a step that leads out of the range, never one towards it."""
     value = before.value + op.delta
-    unbound = before.min is None and before.max is None and op.min is None and op.max is None
-    if unbound and INT64_MIN <= value <= INT64_MAX:
-        return value  # most counters have no bounds, and to look for them takes as long as all the rest
     low, high = _range(before, op)
     if op.delta > 0 and value > high:
         clamped, bound = max(before.value, high), f"the maximum of {high}"

@@ -6,7 +6,7 @@ A frame is multiprocessing's: four bytes of length, big-endian, then the payload
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -22,6 +22,7 @@ MAX_REPLY = 4 * 1024 * 1024
 _LENGTH = struct.Struct("!I")  # multiprocessing's is signed; a negative length is a huge one here
 _encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(Request)
+_set = msgspec.structs.force_setattr
 _MOST_TOLD = 200
 _REPLAYED = _encoder.encode(True)
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # the last: a deep unknown field
@@ -41,11 +42,11 @@ class Frames:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._buffer = bytearray()
+        self.begun = bytearray()  # what has arrived and was not taken
 
     def feed(self, data: bytes) -> None:
         """Take what arrived."""
-        self._buffer += data
+        self.begun += data
 
     def take(self, data: bytes) -> bytes | None:
         """Take what arrived, and give the next whole frame, None if it has not arrived.
@@ -53,10 +54,9 @@ class Frames:
         Raises:
             FrameRefused: as `next`.
         """
-        if not self._buffer and len(data) >= 4:  # most often it is one frame and nothing else
-            (length,) = _LENGTH.unpack_from(data)
-            if length == len(data) - 4 and length <= self.most:
-                return data[4:]
+        size = len(data) - 4
+        if size >= 0 and not self.begun and _LENGTH.unpack_from(data)[0] == size <= self.most:
+            return data[4:]  # most often it is one frame and nothing else
         self.feed(data)
         return self.next()
 
@@ -66,7 +66,7 @@ class Frames:
         Raises:
             FrameRefused: it will be longer than `most`.
         """
-        buffer = self._buffer
+        buffer = self.begun
         if len(buffer) < 4:
             return None
         (length,) = _LENGTH.unpack_from(buffer)
@@ -81,12 +81,22 @@ class Frames:
 
     def __len__(self) -> int:
         """Bytes that have arrived and were not taken."""
-        return len(self._buffer)
+        return len(self.begun)
 
 
 def encode_request(request: Request) -> bytes:
     """What is sent for *request*."""
     return _encoder.encode(request)
+
+
+def encode_signed(request: Request, caller: bytes, seq: int, deadline: float) -> bytes:
+    """What is sent for *request* with this signature; *request* stays as it is."""
+    # A copy by replace() would check again, for each call, what was checked when it was made.
+    signed: Request = request.__copy__()  # type: ignore[attr-defined]  # the stubs leave it out
+    _set(signed, "caller", caller)
+    _set(signed, "seq", seq)
+    _set(signed, "deadline", deadline)
+    return _encoder.encode(signed)
 
 
 def decode_request(payload: bytes) -> Request:
@@ -130,13 +140,12 @@ def decode_reply(payload: bytes, ops: Sequence[AnyOp]) -> Reply:
     Raises:
         ValueError: it holds none; the peer speaks another language.
     """
-    kinds = {type(op): None for op in ops}
-    kind = RESULT_TYPES[type(ops[0])] if len(kinds) == 1 else msgspec.Raw
+    alike = len(ops) == 1 or len({*map(type, ops)}) == 1
     try:
-        results, problem, replayed = _replies(kind).decode(payload)
+        results, problem, replayed = _replies(type(ops[0]) if alike else None)(payload)
         if len(results) != (len(ops) if problem is None else 0):
             raise ValueError(f"not a reply: {len(results)} results to {len(ops)} ops")
-        if kind is msgspec.Raw:
+        if not alike:
             pairs = zip(ops, results, strict=False)
             results = [_results(RESULT_TYPES[type(op)]).decode(each) for op, each in pairs]
     except _UNREADABLE as error:
@@ -145,9 +154,11 @@ def decode_reply(payload: bytes, ops: Sequence[AnyOp]) -> Reply:
 
 
 @cache
-def _replies(kind: Any) -> msgspec.msgpack.Decoder[tuple[list[Any], Problem | None, bool]]:  # noqa: ANN401
-    result = kind if kind is msgspec.Raw else kind | Problem if kind else Problem | None
-    return msgspec.msgpack.Decoder(tuple[list[result], Problem | None, bool])  # type: ignore[valid-type]
+def _replies(op: type[AnyOp] | None) -> Callable[[bytes], tuple[list[Any], Problem | None, bool]]:
+    """What decodes a reply to ops of one type, or of several (None)."""
+    kind = RESULT_TYPES[op] if op else None
+    result: Any = msgspec.Raw if op is None else kind | Problem if kind else Problem | None
+    return msgspec.msgpack.Decoder(tuple[list[result], Problem | None, bool]).decode
 
 
 @cache

@@ -206,13 +206,13 @@ class World:
         except StoreUnavailable as error:
             raise Violation(f"a start is refused: {error}") from error
         self.run = SimulatedRun(self, state.at)
-        self.table = CounterTable(self.run.id, 1_000_000, as_replayed)
+        self.table = CounterTable(self.run.id, 1_000_000, as_replayed, len)
         self.table.restore(state, self.ticks)
         opened.start(lambda: None)
         self.journal = opened
         self.note(f"started with {len(self.table.entries)} counters, {sorted(self.disk.names)}")
         values = {entry.name: (entry.value, self._end_of(entry)) for entry in self.table.entries.values()}
-        callers = {caller: (last.seq, last.reply) for caller, last in self.table.callers.items()}
+        callers = {caller: (last.seq, last.reply) for caller, last in self.table.callers.records.items()}
         keys = {key.partition("\n")[2]: keyed.reply for key, keyed in self.table.keys.items.items()}
         self.oracle.found(values, callers, keys, self.run.now().timestamp(), self.ticks)
 

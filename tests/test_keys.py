@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from counter import keys
 from counter.errors import InvalidRequest, JournalFull, KeyReused, LimitExceeded
@@ -28,7 +29,7 @@ def refuse_to_write(outcomes):
 
 
 def mark(reply):
-    return reply._replace(replayed=True)
+    return replace(reply, replayed=True)
 
 
 def size(reply):
@@ -430,7 +431,7 @@ steps = st.lists(
 @given(steps)
 def test_same_key_same_answer_done_once(steps):
     """Against a dict, with the manager's bytes, through failed appends and restarts."""
-    table, model, journal = CounterTable("run0", 100, as_replayed), Model(), State()
+    table, model, journal = CounterTable("run0", 100, as_replayed, len), Model(), State()
     for number, (name, delta, key, caller, then) in enumerate(steps):
         op = Increment(name, delta, -3, 3)
         request = Request([op], True, caller, number, 10.0, key)
@@ -446,7 +447,7 @@ def test_same_key_same_answer_done_once(steps):
         for outcome in outcomes:
             journal.assign(outcome)
         if then == "restart":
-            table = CounterTable(f"run{number + 1}", 100, as_replayed)
+            table = CounterTable(f"run{number + 1}", 100, as_replayed, len)
             table.restore(journal, 0.0)
         if caller is not None and told != "key-reused":
             with table.turn(at(number)) as turn:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from manager_process import start_manager
+from msgspec.structs import replace
 from support import clean_environ, wait_until
 
 from counter import SharedCounter, open_store
@@ -452,14 +453,22 @@ def test_a_child_that_never_counts_holds_no_connection_of_its_parent(home, actin
 # The pool
 
 
-def test_a_connection_whose_return_was_interrupted_is_given_back_all_the_same(home, monkeypatch):
-    def interrupted(pool, slot):
-        monkeypatch.undo()
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("done", [False, True])
+def test_a_connection_whose_return_was_interrupted_is_given_back_all_the_same(home, monkeypatch, done):
+    class Interrupted:
+        """The pool's lock, until it is asked for, or let go."""
+
+        def __enter__(self):
+            if not done:
+                self.__exit__()
+
+        def __exit__(self, *_):
+            monkeypatch.undo()
+            raise KeyboardInterrupt
 
     pool = pool_of(home, 1)
     slot = pool.take(time.monotonic() + 10, [])
-    monkeypatch.setattr(pool_module.Pool, "_give", interrupted)
+    monkeypatch.setattr(pool, "_lock", Interrupted())
     with pytest.raises(KeyboardInterrupt):
         pool.give(slot)
     assert pool.take(time.monotonic() + 0.1, []) is slot
@@ -904,7 +913,7 @@ def test_an_idempotency_key_outlives_the_manager_and_the_process_that_used_it(tm
     with start_manager(home), opened(home) as store:
         store.execute(Request([Set("none", 1)])).only()
         again = [store.execute(request) for request in (keyed, refused)]
-        assert again == [reply._replace(replayed=True) for reply in first]
+        assert again == [replace(reply, replayed=True) for reply in first]
         other = Request([Increment("b")], idempotency_key="evt_1")
         assert store.execute(other).problem.code == "key-reused"
         assert store.execute(A).only().value == 2

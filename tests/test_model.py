@@ -197,7 +197,7 @@ class Machine(RuleBasedStateMachine):
     def _open(self):
         self.journal, state = Journal.open(Path("/"), self.always)
         self.run = SimulatedRun(self, state.at)
-        self.table = CounterTable(self.run.id, 1000, as_replayed)
+        self.table = CounterTable(self.run.id, 1000, as_replayed, len)
         self.table.restore(state, self.ticks)
 
     def turn(self, *requests, append=None):
@@ -383,7 +383,7 @@ class Machine(RuleBasedStateMachine):
         assert {n: e.value for n, e in state.entries.items()} == {
             n: e.value for n, e in self.table.entries.items()
         }
-        kept = {caller: each.reply for caller, each in self.table.callers.items()}
+        kept = {caller: each.reply for caller, each in self.table.callers.records.items()}
         found = {caller: each.reply for caller, each in state.callers.items() if each.deadline > self.ticks}
         assert {caller: kept.get(caller) for caller in found} == found
 

@@ -186,7 +186,7 @@ class House:
         """All that anybody could ever be told of the counters."""
         table = self.server._table
         names = list(table.names.after("", inclusive=True))
-        return dict(table.entries), names, len(table.ends), dict(table.callers.items())
+        return dict(table.entries), names, len(table.ends), dict(table.callers.records.items())
 
     def close(self):
         for client in self.clients:

@@ -8,6 +8,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from counter import (
     CounterError,
@@ -856,7 +857,7 @@ def test_the_same_key_gets_the_same_reply_marked_as_replayed(store, key):
     store.execute(Request([Increment("a")])).only()
     second = keyed(store, Increment("a"), key=key)
     assert (first.replayed, second.replayed) == (False, True)
-    assert second == first._replace(replayed=True)
+    assert second == replace(first, replayed=True)
     assert store.execute(Request([Get("a")])).only().value == 2
 
 
@@ -875,14 +876,14 @@ def test_a_refusal_is_kept_under_its_key_with_all_its_data(store, key, op, error
     store.execute(Request([Delete("a"), Set("none", 1)])).unwrap()
     second = keyed(store, op, key=key)
     assert type(second.problem.error()) is error
-    assert second == first._replace(replayed=True)
+    assert second == replace(first, replayed=True)
 
 
 def test_a_batch_is_kept_under_its_key_as_it_came_out(store, key):
     ops = [Increment("a"), Get("a"), Get("none"), Set("b", 2)]
     first = keyed(store, *ops, key=key, atomic=False)
     assert [type(result) for result in first.results] == [Change, Entry, Problem, Change]
-    assert keyed(store, *ops, key=key, atomic=False) == first._replace(replayed=True)
+    assert keyed(store, *ops, key=key, atomic=False) == replace(first, replayed=True)
     assert keyed(store, *ops, key=key).problem.code == "key-reused"
     assert store.execute(Request([Get("a")])).only().value == 1
 

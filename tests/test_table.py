@@ -70,7 +70,7 @@ def state(table):
         dict(table.entries),
         names(table),
         dict(table.ends._second_of),
-        dict(table.callers.items()),
+        dict(table.callers.records.items()),
         dict(table.callers.ends._second_of),
         table.callers.bytes,
         dict(table.keys.items),
@@ -81,14 +81,19 @@ def state(table):
 EMPTY = ({}, [], {}, {}, {}, 0, {}, 0)
 
 
+def one(sealed):
+    """The bytes that each sealed reply counts for here."""
+    return 1
+
+
 @pytest.fixture
 def table():
-    return CounterTable("run", 1_000_000)
+    return CounterTable("run", 1_000_000, size_of=one)
 
 
 @pytest.fixture
 def small_table():
-    return CounterTable("run", 3)
+    return CounterTable("run", 3, size_of=one)
 
 
 # -- the overlay
@@ -112,7 +117,7 @@ def test_nothing_is_merged_before_it_is_written(table):
     seen = []
 
     def append(outcomes):
-        seen.append((dict(table.entries), [*dict(table.callers.items())], len(outcomes)))
+        seen.append((dict(table.entries), [*dict(table.callers.records.items())], len(outcomes)))
 
     do(table, Increment("a"), caller=ANNA, seq=1, append=append)
     assert seen == [({}, [], 1)]
@@ -237,7 +242,7 @@ def test_a_higher_seq_is_executed_and_a_lower_one_refused(table):
         refused = do(table, Increment("a"), caller=ANNA, seq=seq, append=refuse_to_write)
         assert (refused.results, refused.problem.code) == ([], "invalid-request")
     assert values(table) == {"a": 3}
-    assert table.callers.get(ANNA).seq == 100
+    assert table.callers.records[ANNA].seq == 100
 
 
 def test_a_lower_seq_is_refused_within_the_turn_too(table):
@@ -258,7 +263,7 @@ def test_a_read_is_never_answered_from_the_record(table):
     do(table, Increment("a"))
     for seq in (5, 4, 0):
         assert do(table, Get("a"), caller=ANNA, seq=seq).only().value == 2
-    assert table.callers.get(ANNA).seq == 5
+    assert table.callers.records[ANNA].seq == 5
 
 
 @pytest.mark.parametrize("ticks", [10.0, 10.001, 1e9])
@@ -290,14 +295,14 @@ def test_a_callers_record_is_kept_until_the_latest_deadline_it_carried(table):
     do(table, Increment("a"), caller=ANNA, seq=1, deadline=50.5)
     do(table, Increment("a"), caller=ANNA, seq=2, deadline=20.0)
     do(table, Increment("a"), caller=BERT, seq=1, deadline=20.0)
-    assert table.callers.get(ANNA).deadline == 50.5
+    assert table.callers.records[ANNA].deadline == 50.5
     with table.turn(NOW) as turn:
         assert not turn.sweep(19.9)
-        assert {*dict(table.callers.items())} == {ANNA, BERT}
+        assert {*dict(table.callers.records.items())} == {ANNA, BERT}
         assert turn.sweep(20.0)
-        assert {*dict(table.callers.items())} == {ANNA}
+        assert {*dict(table.callers.records.items())} == {ANNA}
         turn.sweep(50.5)
-        assert {*dict(table.callers.items())} == {ANNA}  # at the earliest when it has passed
+        assert {*dict(table.callers.records.items())} == {ANNA}  # at the earliest when it has passed
         assert turn.sweep(51.5)
         assert not table.callers
         assert not turn.sweep(51.5)
@@ -661,7 +666,7 @@ turns = st.lists(
 @pytest.mark.slow
 @given(turns)
 def test_what_was_written_down_is_enough_to_have_the_table_again(turns):
-    table, written, now = CounterTable("run", 4), Journal(), NOW
+    table, written, now = CounterTable("run", 4, size_of=one), Journal(), NOW
     for requests, sweep, writes, seconds in turns:
         now += timedelta(seconds=seconds)
         before = state(table)
@@ -674,7 +679,7 @@ def test_what_was_written_down_is_enough_to_have_the_table_again(turns):
                 turn.commit(written.append if writes else refuse_to_write)
         except CounterError:
             assert state(table) == before
-        assert replay(written) == (table.entries, dict(table.callers.items()), table.keys.items)
+        assert replay(written) == (table.entries, dict(table.callers.records.items()), table.keys.items)
         assert table.callers.bytes == (OVERHEAD + 1) * len(table.callers)
         assert names(table) == sorted(table.entries)
         assert len(table.entries) <= 4
@@ -683,13 +688,13 @@ def test_what_was_written_down_is_enough_to_have_the_table_again(turns):
             for name, entry in table.entries.items()
             if entry.expires_at is not None
         }
-        assert {*table.callers.ends._second_of} == {*dict(table.callers.items())}
+        assert {*table.callers.ends._second_of} == {*dict(table.callers.records.items())}
 
 
 @pytest.mark.slow
 @given(st.lists(requests, max_size=20))
 def test_one_turn_of_many_requests_gives_what_many_turns_give(requests):
-    together, apart = CounterTable("run", 4), CounterTable("run", 4)
+    together, apart = CounterTable("run", 4, size_of=one), CounterTable("run", 4, size_of=one)
     with together.turn(NOW) as turn:
         in_one = [ask(turn, *ops, atomic=a, caller=c, seq=s, key=k) for ops, a, c, s, k in requests]
         turn.commit(lambda outcomes: None)
@@ -714,14 +719,14 @@ def unversioned(value):
 
 
 def restored(state, run="run2", ticks=0.0):
-    table = CounterTable(run, 1_000_000)
+    table = CounterTable(run, 1_000_000, size_of=one)
     table.restore(state, ticks)
     return table
 
 
 def journal_of(*turns):
     """The state after *turns*, each of an op and how it is asked, a second apart."""
-    table, journal = CounterTable("run", 1_000_000), State()
+    table, journal = CounterTable("run", 1_000_000, size_of=one), State()
     for number, (op, how) in enumerate(turns):
         do(table, op, now=at(number), append=lambda outcomes: [journal.assign(o) for o in outcomes], **how)
     return table, journal
@@ -768,7 +773,7 @@ def test_a_restore_forgets_callers_whose_deadline_is_past():
         (Set("a", 1), {"caller": BERT, "seq": 1, "deadline": 5.001}),
     )
     again = restored(journal, ticks=5.0)
-    assert {*dict(again.callers.items())} == {*again.callers.ends._second_of} == {BERT}
+    assert {*dict(again.callers.records.items())} == {*again.callers.ends._second_of} == {BERT}
     assert again.callers.bytes == OVERHEAD + 1
 
 
@@ -777,7 +782,7 @@ def test_a_restore_forgets_callers_of_another_boots_clock():
     journal = State()
     for caller, deadline in ((ANNA, 3605.0), (BERT, 3605.001)):
         journal.assign(Outcome(NOW, {}, "reply", caller, 1, deadline))
-    assert {*dict(restored(journal, ticks=5.0).callers.items())} == {ANNA}
+    assert {*dict(restored(journal, ticks=5.0).callers.records.items())} == {ANNA}
 
 
 def test_a_restore_trims_keys_by_their_horizons(monkeypatch):

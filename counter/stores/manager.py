@@ -23,11 +23,11 @@ import struct
 import threading
 import time
 import weakref
+from os import getpid
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
-
-import msgspec
 
 from ..errors import InvalidRequest, LimitExceeded, OutcomeUnknown, StoreUnavailable
 from ..handshake import ClientHandshake, HandshakeFailed
@@ -37,7 +37,7 @@ from ..ops import CALLER_BYTES, Changes, Hello, Request
 from ..results import Reply
 from ..settings import SETTINGS, VERSION, number
 from ..store import Store, StoreUrl
-from ..wire import Frames, decode_reply, encode_request, frame
+from ..wire import Frames, decode_reply, encode_request, encode_signed, frame
 from .pool import Pool
 
 MAX_ANSWER = 64 * 1024 * 1024
@@ -46,6 +46,8 @@ _POOL = 16
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 _TIMEVAL = struct.Struct("@ll")
 _CLOSE_ENOUGH = 0.005  # seconds: most calls have the same timeout, and the kernel is told once
+_AT_ONCE = socket.MSG_DONTWAIT
+_OVER = "the deadline is reached"
 _WATCHERS = 1000  # most connections of one process that wait for changes
 
 
@@ -94,11 +96,12 @@ class ManagerStore(Store):
     def execute(self, request: Request, timeout: float | None = None) -> Reply:
         """As every store does; waits for a manager that is being restarted, and repeats what broke off."""
         seconds = self._timeout if timeout is None else SETTINGS["timeout"].parse(timeout, "timeout")
-        op, pools = request.ops[0], self._pools_of_process()
+        # The pid is looked at each time: a server that forks in C runs no at-fork hooks.
+        op, pools = request.ops[0], self._pools.get(getpid()) or self._pools_of_process()
         pool = pools.usual
         if isinstance(op, Changes) and op.wait:
             seconds, pool = seconds + op.wait, pools.watching
-        deadline = time.monotonic() + seconds
+        deadline = monotonic() + seconds
         held: list[_Slot] = []
         try:
             return pool.take(deadline, held).ask(request, deadline)
@@ -108,18 +111,17 @@ class ManagerStore(Store):
 
     def close(self) -> None:
         """Close the connections that are idle; the next call opens one again."""
-        for pool in self._pools.get(os.getpid(), ()):
+        for pool in self._pools.get(getpid(), ()):
             pool.close_idle()
 
     def forget_others(self) -> None:
         """Drop what a parent process had open: its connections are the parent's."""
-        for pid in [pid for pid in self._pools if pid != os.getpid()]:
+        for pid in [pid for pid in self._pools if pid != getpid()]:
             for pool in self._pools.pop(pid, ()):  # none, if another thread was faster
                 pool.abandon()
 
     def _pools_of_process(self) -> _Pools:
-        # The pid is looked at each time: a server that forks in C runs no at-fork hooks.
-        pid = os.getpid()
+        pid = getpid()
         pools = self._pools.get(pid)
         if pools is None:
             self.forget_others()
@@ -147,16 +149,19 @@ class _Slot:
         self._sock: socket.socket | None = None
         self._frames = Frames(MAX_ANSWER)
         self._arrivals: select.poll | None = None
+        self._main: int | None = None  # of which thread signals interrupt the reading
         self._waits = math.inf  # seconds that the kernel lets a read wait
         self._answered = True
         self._most = 0  # bytes of a frame that the manager takes
 
     def ask(self, request: Request, deadline: float) -> Reply:
         """Send *request*, again if need be, until it is answered or the deadline is reached."""
-        if request.mutates:
+        mutates = request.mutates
+        if mutates:
             self._seq += 1
-            request = msgspec.structs.replace(request, caller=self._caller, seq=self._seq, deadline=deadline)
-        data = encode_request(request)
+            data = encode_signed(request, self._caller, self._seq, deadline)
+        else:
+            data = encode_request(request)
         pause, sent = _SHORTEST_PAUSE, False
         while True:
             if not self._answered:  # interrupted even in closing it
@@ -166,7 +171,7 @@ class _Slot:
                 sock = self._sock or self._connect(deadline)
                 if len(data) > self._most:
                     self._answered = True
-                    return _too_large(len(data), self._most, sent and request.mutates)
+                    return _too_large(len(data), self._most, sent and mutates)
                 self._send(sock, data, deadline)
                 sent = True  # before it had all of it, the manager cannot have begun
                 reply = decode_reply(self._receive(sock, deadline), request.ops)
@@ -174,14 +179,14 @@ class _Slot:
                 return reply
             except (OSError, EOFError, StoreUnavailable) as error:
                 self.close()
-                final = isinstance(error, StoreUnavailable) or time.monotonic() + pause >= deadline
+                final = isinstance(error, StoreUnavailable) or monotonic() + pause >= deadline
                 if final:
-                    raise _failure(error, sent and request.mutates) from error
+                    raise _failure(error, sent and mutates) from error
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             except ValueError as error:
                 self.close()
-                failure = OutcomeUnknown if sent and request.mutates else StoreUnavailable
+                failure = OutcomeUnknown if sent and mutates else StoreUnavailable
                 raise failure(f"the manager's answer cannot be read: {error}") from error
             except BaseException:
                 self.close()
@@ -203,7 +208,7 @@ class _Slot:
             except HandshakeFailed as error:
                 told = f"the manager in {self._home.path} was not joined: {error}"
                 raise StoreUnavailable(told) from error
-        hello = Request([Hello(self._role, os.getpid(), VERSION)])
+        hello = Request([Hello(self._role, getpid(), VERSION)])
         self._send(sock, encode_request(hello), deadline)
         limits: Limits = decode_reply(self._receive(sock, deadline), hello.ops).only()
         self._most = limits.max_frame
@@ -218,6 +223,7 @@ class _Slot:
         self._sock = sock = self._home.connect(deadline)
         self._frames = Frames(MAX_ANSWER)
         self._arrivals, self._waits = _poll(sock), math.inf
+        self._main = threading.main_thread().ident
         handshake = ClientHandshake(self._home.read_key())
         while not handshake.done:
             for answer in handshake.receive(self._receive(sock, deadline)):
@@ -225,10 +231,12 @@ class _Slot:
         return sock
 
     def _send(self, sock: socket.socket, payload: bytes, deadline: float) -> None:
-        data, left = frame(payload), _left(deadline)
+        data, left = frame(payload), deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError(_OVER)
         if self._arrivals is not None:
             try:
-                sent = sock.send(data, socket.MSG_DONTWAIT)
+                sent = sock.send(data, _AT_ONCE)
             except BlockingIOError:
                 sent = 0
             if sent == len(data):
@@ -240,38 +248,40 @@ class _Slot:
             sock.settimeout(None)
 
     def _receive(self, sock: socket.socket, deadline: float) -> bytes:
-        payload = None
+        payload, arrivals = None, self._arrivals
         while payload is None:
+            left = deadline - monotonic()
+            if left <= 0:
+                raise TimeoutError(_OVER)
+            if arrivals is None:
+                sock.settimeout(left)
+            elif threading.get_ident() != self._main:
+                self._let_wait(sock, left)
+            elif not arrivals.poll(left * 1000):
+                continue  # the deadline is over, or nearly
             try:
-                data = sock.recv(65536) if self._may_receive(sock, _left(deadline)) else None
+                data = sock.recv(65536)
             except BlockingIOError:  # so long as the kernel was told, nothing came
-                data = None
-            if data is None:
-                continue  # the deadline may be over, or nearly
+                continue
             if not data:
                 raise EOFError("the manager closed the connection")
             payload = self._frames.take(data)
-        if len(self._frames):
+        if self._frames.begun:
             raise EOFError("the manager said more than it was asked")
         return payload
 
-    def _may_receive(self, sock: socket.socket, left: float) -> bool:
-        """Let *sock* wait *left* seconds and no longer; whether there is a point in reading it.
+    def _let_wait(self, sock: socket.socket, left: float) -> None:
+        """Tell the kernel that a read of *sock* waits *left* seconds and no longer.
 
-        A thread tells the kernel, and then reads: so it gives up Python's lock once, and with it perhaps its
-        turn. Not the main thread: a signal's handler may interrupt it, and the kernel would begin anew.
+        So a thread that reads gives up Python's lock once, and with it perhaps its turn. Not the main thread:
+        a signal's handler may interrupt it, and the kernel would begin anew.
         """
-        if self._arrivals is None:
-            sock.settimeout(left)
-        elif threading.current_thread() is threading.main_thread():
-            return bool(self._arrivals.poll(left * 1000))
-        elif not -_CLOSE_ENOUGH < left - self._waits < _CLOSE_ENOUGH:
+        if not -_CLOSE_ENOUGH < left - self._waits < _CLOSE_ENOUGH:
             seconds, rest = divmod(left, 1)
             sock.setsockopt(
                 socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(seconds), int(rest * 1e6) or 1)
             )
             self._waits = left
-        return True
 
 
 def _too_large(size: int, most: int, unknown: bool) -> Reply:
@@ -294,13 +304,6 @@ def _poll(sock: socket.socket) -> select.poll | None:
     arrivals = select.poll()
     arrivals.register(sock, select.POLLIN)
     return arrivals
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError("the deadline is reached")
-    return left
 
 
 def _failure(error: Exception, unknown: bool) -> StoreUnavailable | OutcomeUnknown:

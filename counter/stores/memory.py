@@ -120,7 +120,7 @@ class MemoryStore(Store):
 
 
 def _as_replayed(reply: Reply) -> Reply:
-    return reply._replace(replayed=True)
+    return structs.replace(reply, replayed=True)
 
 
 def _size(reply: Reply) -> int:

@@ -54,10 +54,13 @@ class Pool(Generic[S]):
     def take(self, deadline: float, held: list[S]) -> S:
         """A slot, which is put into *held* first: so whoever is interrupted can give it back."""
         with self._lock:
-            slot = self._free_slot()
+            idle, busy = self._idle, self._busy
+            slot = idle.pop() if idle else None
+            if slot is None or slot in busy:
+                slot = self._free_slot()
             if slot is not None:
                 held.append(slot)
-                self._busy[slot] = deadline
+                busy[slot] = deadline
                 return slot
             waiter: _Waiter[S] = _Waiter(deadline)
             self._waiting.append(waiter)
@@ -67,13 +70,18 @@ class Pool(Generic[S]):
     def give(self, slot: S) -> None:
         """Take *slot* back."""
         try:
-            self._give(slot)
+            with self._lock:
+                if self._waiting or slot not in self._busy:
+                    self._hand_on(slot)
+                else:
+                    self._idle.append(slot)
+                    del self._busy[slot]
         except BaseException:
-            self._give(slot)
+            self._hand_on(slot)
             raise
 
-    def _give(self, slot: S) -> None:
-        """Can be interrupted anywhere and repeated."""
+    def _hand_on(self, slot: S) -> None:
+        """Take *slot* back, whoever waits, and also if its return was interrupted anywhere."""
         with self._lock:
             if slot not in self._busy:
                 if slot not in self._idle:

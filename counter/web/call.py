@@ -142,6 +142,8 @@ class Call:
         Raises:
             InvalidRequest: it is not UTF-8.
         """
+        if self._rest.isascii():  # then there was nothing to replace
+            return self._rest
         path = self.environ["PATH_INFO"].encode("latin-1")
         tail: bytes = path.split(b"/", path.count(b"/") - self._rest.count("/"))[-1]
         try:
@@ -248,9 +250,10 @@ class Call:
 
     def execute(self, ops: list[AnyOp], atomic: bool = True) -> Reply:
         """What the store replies to *ops*, in one request."""
-        if any(op.on_counter and op.name.startswith(HIDDEN) for op in ops):  # type: ignore[union-attr]
-            raise InvalidRequest("names that begin with U+FDD0 are the service's own; take another name")
-        request = Request(ops, atomic, idempotency_key=self.key, scope=self.token)
+        for op in ops:  # a generator in any() takes three times as long
+            if op.on_counter and op.name.startswith(HIDDEN):  # type: ignore[union-attr]
+                raise InvalidRequest("names that begin with U+FDD0 are the service's own; take another name")
+        request = Request(ops, atomic, idempotency_key=self.key, scope=self.token, request_id=self.id)
         reply = self.api.store.execute(request, self._seconds())
         self.replayed = reply.replayed
         return reply

@@ -14,6 +14,7 @@ from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, cast
 
+from .. import request_ids
 from ..errors import CounterError, OutOfBounds
 from ..fields import HIDDEN
 from ..ops import Increment, Request
@@ -44,7 +45,9 @@ def check(environ: WSGIEnvironment, store: Store, limit: RateLimit, timeout: flo
     name = f"{HIDDEN}rate:{limit.seconds}:{address(environ.get('REMOTE_ADDR', ''))}"
     seconds = max(min(_CHECK_SECONDS, timeout), SETTINGS["timeout"].least)
     try:
-        hit = Request([Increment(name, max=limit.most, ttl=limit.seconds)])
+        hit = Request(
+            [Increment(name, max=limit.most, ttl=limit.seconds)], request_id=request_ids.of(environ)
+        )
         entry: Entry = store.whole.execute(hit, seconds).only()
     except OutOfBounds as error:
         left = _left(cast(Entry, error.current), limit)

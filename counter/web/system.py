@@ -39,7 +39,8 @@ def ready(call: Call) -> Answer:
 
 def _ready(call: Call) -> Answer:
     try:
-        told: Information = call.api.store.execute(Request([Info()]), READY_SECONDS).only()
+        asked = Request([Info()], request_id=call.id)
+        told: Information = call.api.store.execute(asked, READY_SECONDS).only()
     except CounterError as error:
         raise StoreUnavailable(f"the store does not answer: {error.detail}") from error
     if told.journal is not None and not told.journal.writable:
