@@ -466,12 +466,33 @@ def test_a_connection_whose_return_was_interrupted_is_given_back_all_the_same(ho
             monkeypatch.undo()
             raise KeyboardInterrupt
 
-    pool = pool_of(home, 1)
-    slot = pool.take(time.monotonic() + 10, [])
+    pool, deadline = pool_of(home, 1), time.monotonic() + 10
+    slot = pool.take(deadline, [])
     monkeypatch.setattr(pool, "_lock", Interrupted())
     with pytest.raises(KeyboardInterrupt):
-        pool.give(slot)
+        pool.give(slot, deadline)
     assert pool.take(time.monotonic() + 0.1, []) is slot
+
+
+def test_a_connection_that_is_anothers_by_now_is_not_given_back_for_him(home, monkeypatch):
+    """The signal came when it had been given back, and the other thread was faster than the handler."""
+
+    class Released:
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *_):
+            monkeypatch.undo()
+            assert pool.take(deadline + 1, []) is slot
+            raise KeyboardInterrupt
+
+    pool, deadline = pool_of(home, 1), time.monotonic() + 10
+    slot = pool.take(deadline, [])
+    monkeypatch.setattr(pool, "_lock", Released())
+    with pytest.raises(KeyboardInterrupt):
+        pool.give(slot, deadline)
+    assert pool._busy == {slot: deadline + 1}
+    assert not pool._idle
 
 
 def test_the_last_used_connection_is_the_first_to_be_used_again(home):
@@ -479,42 +500,43 @@ def test_the_last_used_connection_is_the_first_to_be_used_again(home):
     soon = time.monotonic() + 10
     one, two, three = (pool.take(soon, []) for _ in range(3))
     for slot in (two, three, one):
-        pool.give(slot)
+        pool.give(slot, soon)
     assert [pool.take(soon, []) for _ in range(3)] == [one, three, two]
 
 
 def test_the_pool_is_bounded_and_waits_until_the_deadline(home, monkeypatch):
     pool = pool_of(home, 2)
-    slots = [pool.take(time.monotonic() + 60, []) for _ in range(2)]
+    later = time.monotonic() + 60
+    slots = [pool.take(later, []) for _ in range(2)]
     took, raised = takes(lambda: pool.take(time.monotonic() + 0.2, []), StoreUnavailable)
     assert 0.15 < took < 5
     assert "all 2 connections were busy" in str(raised)
     monkeypatch.setattr(pool_module, "LOST_SECONDS", 60.0)  # so that only being given it helps
-    threading.Timer(0.05, pool.give, [slots[0]]).start()
+    threading.Timer(0.05, pool.give, [slots[0], later]).start()
     started = time.monotonic()
     assert pool.take(started + 30, []) is slots[0]
     assert time.monotonic() - started < 10
 
 
 def test_who_waits_longest_is_served_first_and_before_anybody_new(home):
-    pool = pool_of(home, 1)
-    slot = pool.take(time.monotonic() + 60, [])
+    pool, later = pool_of(home, 1), time.monotonic() + 60
+    slot = pool.take(later, [])
     served = []
 
     def wait(name):
-        served.append((name, pool.take(time.monotonic() + 60, [])))
+        served.append((name, pool.take(later + 1, [])))
 
     threads = []
     for name in ("first", "second"):
         threads.append(threading.Thread(target=wait, args=(name,)))
         threads[-1].start()
         wait_until(lambda: len(pool._waiting) == len(threads))
-    pool.give(slot)
+    pool.give(slot, later)
     with pytest.raises(StoreUnavailable):
         pool.take(time.monotonic(), [])  # it is the first one's already, whether that one has noticed or not
     wait_until(lambda: served)
     assert served == [("first", slot)]
-    pool.give(slot)
+    pool.give(slot, later + 1)
     for thread in threads:
         thread.join(20)
     assert served == [("first", slot), ("second", slot)]
@@ -523,12 +545,12 @@ def test_who_waits_longest_is_served_first_and_before_anybody_new(home):
 def test_one_that_is_lost_is_replaced_when_its_calls_deadline_is_over(home, monkeypatch):
     """As when a signal's handler raised just before it was given back."""
     monkeypatch.setattr(pool_module, "LOST_SECONDS", 0.05)
-    pool = pool_of(home, 1)
-    lost = pool.take(time.monotonic() + 0.2, [])
-    found = pool.take(time.monotonic() + 20, [])
+    pool, soon, later = pool_of(home, 1), time.monotonic() + 0.2, time.monotonic() + 20
+    lost = pool.take(soon, [])
+    found = pool.take(later, [])
     assert found is not lost
-    pool.give(lost)  # late, after all: there is no room for it
-    pool.give(found)
+    pool.give(lost, soon)  # late, after all: there is no room for it
+    pool.give(found, later)
     assert pool._idle == [found]
 
 

@@ -107,7 +107,7 @@ class ManagerStore(Store):
             return pool.take(deadline, held).ask(request, deadline)
         finally:
             for slot in held:
-                pool.give(slot)
+                pool.give(slot, deadline)
 
     def close(self) -> None:
         """Close the connections that are idle; the next call opens one again."""

@@ -67,25 +67,31 @@ class Pool(Generic[S]):
         held.append(self._wait(waiter))
         return held[0]
 
-    def give(self, slot: S) -> None:
-        """Take *slot* back."""
+    def give(self, slot: S, deadline: float) -> None:
+        """Take *slot* back, which was taken until *deadline*."""
         try:
             with self._lock:
-                if self._waiting or slot not in self._busy:
-                    self._hand_on(slot)
+                if self._waiting or self._busy.get(slot) != deadline:
+                    self._hand_on(slot, deadline)
                 else:
                     self._idle.append(slot)
                     del self._busy[slot]
         except BaseException:
-            self._hand_on(slot)
+            self._hand_on(slot, deadline)
             raise
 
-    def _hand_on(self, slot: S) -> None:
-        """Take *slot* back, whoever waits, and also if its return was interrupted anywhere."""
+    def _hand_on(self, slot: S, deadline: float) -> None:
+        """Take *slot* back, whoever waits, and also if its return was interrupted anywhere.
+
+        One that is in use until another time than *deadline* has been taken again since, and is not ours.
+        """
         with self._lock:
-            if slot not in self._busy:
+            until = self._busy.get(slot)
+            if until is None:
                 if slot not in self._idle:
                     slot.close()  # it was taken for lost, and another is in its place
+            elif until != deadline:
+                return
             elif self._waiting:
                 self._busy[slot] = self._waiting[0].deadline
                 self._waiting.popleft().given.put(slot)
