@@ -18,8 +18,8 @@ from benchmarks.peers import Peer
 from benchmarks.peers.process import serving
 
 SUBJECT = "raw ping-pong"
-_NUMBER = struct.Struct("=q")
-_READ = b"?"
+NUMBER = struct.Struct("=q")
+READ = b"?"
 """In front of a name that is only to be read."""
 
 
@@ -30,10 +30,10 @@ def connect(path: str) -> Client:
 
     def increment(name: str) -> int:
         server.send(name.encode())
-        value: int = _NUMBER.unpack(server.recv(_NUMBER.size))[0]
+        value: int = NUMBER.unpack(server.recv(NUMBER.size))[0]
         return value
 
-    return Client(increment, lambda name: increment(_READ.decode() + name), close=server.close)
+    return Client(increment, lambda name: increment(READ.decode() + name), close=server.close)
 
 
 def _serve(path: str) -> None:
@@ -43,10 +43,10 @@ def _serve(path: str) -> None:
     def answer(client: socket.socket) -> None:
         while name := client.recv(256):
             with lock:
-                value = values.get(name.removeprefix(_READ), 0)
-                if name[:1] != _READ:
+                value = values.get(name.removeprefix(READ), 0)
+                if name[:1] != READ:
                     value = values[name] = value + 1
-            client.send(_NUMBER.pack(value))
+            client.send(NUMBER.pack(value))
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
