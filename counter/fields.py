@@ -25,6 +25,8 @@ MAX_WAIT = 60.0
 """Longest that a question for changes waits, in seconds."""
 MAX_KEY = 255
 """Longest idempotency key, in characters."""
+MAX_REQUEST_ID = 128
+"""Longest id of a request, in characters."""
 MAX_TTL = 100 * 366 * 86_400
 """Longest time to live, in seconds: a hundred years."""
 
@@ -90,6 +92,19 @@ def check_key(key: object) -> None:
     fits = type(key) is str and 1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()
     if not fits or " " in key:  # type: ignore[operator]
         raise InvalidRequest(f"an idempotency key is 1 to {MAX_KEY} visible ASCII characters, without spaces")
+
+
+def check_request_id(given: object) -> None:
+    """Refuse what is no id of a request.
+
+    Raises:
+        InvalidRequest: not a str of up to 128 visible ASCII characters.
+    """
+    fits = type(given) is str and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
+    if not fits or " " in given:  # type: ignore[operator]
+        raise InvalidRequest(
+            f"a request's id is up to {MAX_REQUEST_ID} visible ASCII characters, without spaces"
+        )
 
 
 def check_choice(field: str, value: object, choices: tuple[str, ...]) -> None:

@@ -31,6 +31,7 @@ from .fields import (
     check_int,
     check_key,
     check_name,
+    check_request_id,
 )
 from .information import LATENCY_BOUNDS, Count, Information, Latencies, Limits, StatusClass
 from .results import Change, ChangesPage, Entry, Page
@@ -38,8 +39,6 @@ from .results import Change, ChangesPage, Entry, Page
 CALLER_BYTES = 16
 MAX_ROUTES = 100
 """Most routes in one report."""
-RequestId = Annotated[str, Meta(max_length=128, pattern=r"^[!-~]*\Z")]
-"""Visible ASCII, as `request_ids` has them; none is empty."""
 
 
 def _given(value: object) -> bool:
@@ -263,11 +262,13 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     deadline: float = 0.0
     idempotency_key: Key | None = None
     scope: ShortText = ""
-    request_id: RequestId = ""
+    request_id: str = ""
 
     def __post_init__(self) -> None:
         if len(self.ops) != 1 or self.idempotency_key is not None:  # most have one op and no key
             self._check_batch()
+        if self.request_id:  # the library gives none
+            check_request_id(self.request_id)
         if not isfinite(self.deadline):
             raise InvalidRequest("deadline is a finite number of seconds")
 

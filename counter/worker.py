@@ -167,7 +167,10 @@ class Worker:
         told = ""
         while not self.server.stopping.is_set():
             try:
-                mode: str = self._store.execute(Request([Info()])).only().durability
+                # with all that our requests may have: a manager of an earlier version does not know it, and
+                # then the workers of before go on
+                asked = Request([Info()], request_id="ready")
+                mode: str = self._store.execute(asked).only().durability
             except CounterError as error:
                 if str(error) != told:
                     told = str(error)

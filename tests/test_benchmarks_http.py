@@ -136,7 +136,7 @@ def test_of_a_server_that_would_not_end_nothing_is_left(tmp_path):
     [
         (http.ROW, {OURS, view.NO_STORE, "redis-py", "pymemcache", "stock manager"}),
         (http_api.ROW, {OURS, http_api.BARE}),
-        (http_server.ROW, {OURS, *http_server.OTHERS}),
+        (http_server.ROW, {OURS, http_server.GRANIAN, *http_server.OTHERS}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

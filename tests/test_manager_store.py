@@ -1,5 +1,6 @@
 """The client: one deadline a call, one request in flight a connection, and never another call's answer."""
 
+import collections
 import contextlib
 import gc
 import itertools
@@ -552,6 +553,39 @@ def test_one_that_is_lost_is_replaced_when_its_calls_deadline_is_over(home, monk
     pool.give(lost, soon)  # late, after all: there is no room for it
     pool.give(found, later)
     assert pool._idle == [found]
+
+
+def test_who_has_waited_long_enough_does_not_leave_while_one_is_handed_to_him(home, monkeypatch):
+    looked, left = threading.Event(), threading.Event()
+
+    class Watched(collections.deque):
+        """Lets the first one leave while somebody looks at it, if it can."""
+
+        def __getitem__(self, place):
+            first = super().__getitem__(place)
+            looked.set()
+            left.wait(0.5)
+            return first
+
+        def remove(self, waiter):
+            super().remove(waiter)
+            left.set()
+
+    def wait_until_over(waiter, wait=pool_module.Pool._wait):
+        assert looked.wait(20)
+        return wait(pool, waiter)
+
+    pool, later, soon = pool_of(home, 1), time.monotonic() + 60, time.monotonic()
+    slot, given = pool.take(later, []), []
+    pool._waiting = Watched()
+    monkeypatch.setattr(pool, "_wait", wait_until_over)
+    waits = threading.Thread(target=lambda: given.append(pool.take(soon, [])))
+    waits.start()
+    wait_until(lambda: pool._waiting)
+    pool.give(slot, later)
+    waits.join(20)
+    assert given == [slot]
+    assert pool._busy == {slot: soon}
 
 
 def test_a_pools_connections_are_made_when_they_are_needed(home, acting):

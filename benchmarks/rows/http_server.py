@@ -13,6 +13,7 @@ from benchmarks.web.turns import Site, compare
 
 APP = "counter.web:create_app"
 _COUNT, _THREADS = str(WORKERS), "8"
+GRANIAN = "granian, in ours"
 OTHERS = {
     "gunicorn gthread": (
         *("gunicorn", "--workers", _COUNT, "--threads", _THREADS, "--bind", "{address}"),
@@ -36,7 +37,7 @@ def measure(options: Options) -> Found:
     with contextlib.ExitStack() as stack:
         owner = stack.enter_context(manager(options.folder / "home", "everysec"))
         hits = stack.enter_context(counter.connect(owner.url))
-        commands = {OURS: workers(owner.home), "granian, in ours": workers(owner.home, server="granian")}
+        commands = {OURS: workers(owner.home), GRANIAN: workers(owner.home, server="granian")}
         for subject, (name, *words) in OTHERS.items():
             if (path := program(name)) is None:
                 notes.append(f"{name} is not installed: not compared")

@@ -132,7 +132,10 @@ class Pool(Generic[S]):
                             self._busy[slot] = waiter.deadline
                             return slot
         finally:
-            with contextlib.suppress(ValueError):
+            with (
+                self._lock,
+                contextlib.suppress(ValueError),
+            ):  # or whoever hands one on could lose sight of it
                 self._waiting.remove(waiter)
         with self._lock, contextlib.suppress(queue.Empty):  # locked: nobody is just about to put one in
             return waiter.given.get_nowait()
