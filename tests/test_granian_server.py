@@ -13,7 +13,7 @@ import pytest
 from support import COMMAND, start_process, wait_until
 
 from counter import InvalidRequest
-from counter.granian_server import Gateway
+from counter.gateway import Gateway
 from counter.worker import load_server
 
 
@@ -32,8 +32,8 @@ class Protocol:
             pieces.close()
 
 
-def ask(gateway, body=b"", **environ):
-    protocol = Protocol()
+def ask(gateway, body=b"", protocol=None, **environ):
+    protocol = protocol or Protocol()
     head = {"REQUEST_METHOD": "POST", "PATH_INFO": "/", "QUERY_STRING": "", "SERVER_PROTOCOL": "HTTP/1.1"}
     head["CONTENT_LENGTH"] = str(len(body))
     gateway(protocol, head | {"wsgi.input": io.BytesIO(body)} | environ)
@@ -110,6 +110,100 @@ def test_an_app_that_fails_is_500_and_its_place_is_free_again(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+def saying(status="200 OK", *headers, body=(b"ok",), first=lambda: None):
+    """An app that answers so."""
+
+    def app(environ, start_response):
+        first()
+        start_response(status, list(headers))
+        return body
+
+    return app
+
+
+class Failing(list):
+    """A body whose end fails."""
+
+    def close(self):
+        raise OSError("the end")
+
+
+def leave():
+    raise SystemExit
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        saying(first=leave),
+        saying("OK"),
+        saying("0 Created"),
+        saying("99 OK"),
+        saying("1000 OK"),
+        saying("200 OK", ("X-A", 1)),
+        saying("200 OK", ("X-A", "\udcff")),
+        saying("200 OK", ("X-A", "€")),
+        saying("302 Found", ("Location", "/a\r\nSet-Cookie: b=c")),
+        lambda environ, start_response: [b"ok"],
+        lambda environ, start_response: [start_response("200 OK", []), start_response("201 Created", [])],
+    ],
+)
+def test_an_answer_that_is_none_is_500_and_its_place_is_free_again(app, caplog):
+    served = gateway(app)
+    for _ in range(3):
+        answer = ask(served)
+        assert (answer.status, answer.body) == (500, b"Internal Server Error")
+    assert "the app failed" in caplog.text
+
+
+def test_a_protocol_that_refuses_an_answer_takes_no_place():
+    class Refusing(Protocol):
+        def response_bytes(self, status, headers, body):
+            raise TypeError
+
+    served = gateway(echo)
+    for _ in range(3):
+        with pytest.raises(TypeError):
+            ask(served, protocol=Refusing())
+    assert ask(served).status == 200
+
+
+def test_a_body_that_is_not_as_long_as_it_says_is_sent_in_pieces():
+    """Only then does granian keep to the length; else what is more would be read as the next answer."""
+    for body, length in ((b"hello world", "5"), (b"hello", "50")):
+        answer = ask(gateway(saying("200 OK", ("Content-Length", length), body=[body])))
+        assert answer.body == [body]
+    same = ask(gateway(saying("200 OK", ("Content-Length", "5"), body=[b"hello"])))
+    assert same.body == b"hello"
+    head = ask(gateway(saying("200 OK", ("Content-Length", "5"), body=[])), REQUEST_METHOD="HEAD")
+    assert head.body == b""
+
+
+def test_an_error_at_the_end_of_an_answer_is_logged_and_the_answer_stays(caplog):
+    answer = ask(gateway(saying(body=Failing([b"ok"]))))
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert "OSError: the end" in caplog.text
+
+
+def test_an_error_after_the_beginning_cannot_become_another_answer():
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        yield b"one"
+        try:
+            raise OSError("in the middle")
+        except OSError:
+            start_response("500 Oh", [], sys.exc_info())
+        yield b"error page"
+
+    with pytest.raises(OSError, match="in the middle"):
+        ask(gateway(app))
+
+
+def test_a_header_in_utf_8_leaves_as_the_bytes_that_it_came_as():
+    answer = ask(gateway(saying("200 OK", ("X-A", "caf\xc3\xa9"), ("X-B", "caf\xe9"))))
+    assert (answer.headers["X-A"], answer.headers["X-B"]) == ("café", "caf\xe9")
+
+
 def test_more_than_twice_the_threads_are_turned_away_and_probes_are_not():
     inside, leave = threading.Semaphore(0), threading.Event()
 
@@ -143,7 +237,7 @@ def test_who_is_answered_at_the_end_is_told_to_close():
 
 def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "granian", None)
-    monkeypatch.delitem(sys.modules, "counter.granian_server")
+    monkeypatch.delitem(sys.modules, "counter.granian_server", raising=False)
     with pytest.raises(InvalidRequest, match=r"--server: .*counterd\[granian\]"):
         load_server("granian", "--server")
 
