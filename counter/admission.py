@@ -1,8 +1,9 @@
 """Who gets a thread of waitress, and who is turned away at once.
 
 More than twice as many connections with a request in flight as there are threads: the next is answered 503 by
-the loop itself, without waiting for a thread. Connections are counted, not requests: each has one at a time,
-and a client that has its answer may send again before the thread has put its tools away.
+the loop itself, without waiting for a thread; so is what is no request, with what is wrong in it. Connections
+are counted, not requests: each has one at a time, and a client that has its answer may send again before the
+thread has put its tools away.
 
 Requests for some paths have a lane of their own, with one thread and a queue: whoever asks whether this
 process is alive is answered also while all threads are busy, or wait for a store that hangs.
@@ -84,11 +85,11 @@ class Dispatcher(ThreadedTaskDispatcher):  # type: ignore[misc]
         return self._lanes.get(channel.requests[0].path, self)
 
     def add_task(self, channel: Channel) -> None:
-        """Queue the first request of *channel*, or have it turned away."""
+        """Queue the first request of *channel*, or have it turned away, as what is no request."""
         request = channel.requests[0]
         request.arrived = time.monotonic()
         request.id = choose(request.headers.get("X_REQUEST_ID"))
-        if not self.lane(channel).admitted(channel):
+        if request.error is not None or not self.lane(channel).admitted(channel):
             channel.turn_away()
 
     def admitted(self, channel: Channel) -> bool:

@@ -131,6 +131,16 @@ def test_a_request_with_a_body_is_turned_away_as_well(served):
     assert answer(client)[0] == 503
 
 
+def test_what_is_no_request_waits_for_no_thread(served):
+    served.fill(queued=0)
+    client = served.client()
+    client.putrequest("POST", "/more")
+    client.putheader("Content-Length", str(2**40))
+    client.endheaders()
+    assert answer(client)[0] == 413
+    assert len(served.server._dispatcher._in_flight) == THREADS  # nobody has left meanwhile
+
+
 def test_who_was_turned_away_is_served_when_there_is_room_again(served):
     clients = served.fill()
     assert answer(served.ask("/more"))[0] == 503
