@@ -10,13 +10,11 @@ import contextlib
 import select
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.load import Target
 from benchmarks.peers import Peer
 from benchmarks.peers.ping_pong import NUMBER, READ, connect
-from benchmarks.peers.process import serving
+from benchmarks.peers.process import python_peer
 
 SUBJECT = "bare loop"
 
@@ -51,12 +49,9 @@ def _serve(path: str) -> None:
                     client.send(NUMBER.pack(value))
 
 
-@contextlib.contextmanager
-def bare_loop(folder: Path) -> Iterator[Peer]:
+def bare_loop(folder: Path) -> contextlib.AbstractContextManager[Peer]:
     """The server, on a socket in *folder*."""
-    path = folder / "loop.sock"
-    with serving([sys.executable, "-m", __name__, str(path)], path) as pid:
-        yield Peer(SUBJECT, Target(connect, str(path)), [pid])
+    return python_peer(SUBJECT, __name__, connect, folder / "loop.sock")
 
 
 if __name__ == "__main__":

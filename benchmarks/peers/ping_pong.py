@@ -10,12 +10,11 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.load import Client, Target
+from benchmarks.load import Client
 from benchmarks.peers import Peer
-from benchmarks.peers.process import serving
+from benchmarks.peers.process import python_peer
 
 SUBJECT = "raw ping-pong"
 NUMBER = struct.Struct("=q")
@@ -55,12 +54,9 @@ def _serve(path: str) -> None:
             threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
 
 
-@contextlib.contextmanager
-def ping_pong(folder: Path) -> Iterator[Peer]:
+def ping_pong(folder: Path) -> contextlib.AbstractContextManager[Peer]:
     """The server, on a socket in *folder*."""
-    path = folder / "ping-pong.sock"
-    with serving([sys.executable, "-m", __name__, str(path)], path) as pid:
-        yield Peer(SUBJECT, Target(connect, str(path)), [pid])
+    return python_peer(SUBJECT, __name__, connect, folder / "ping-pong.sock")
 
 
 if __name__ == "__main__":

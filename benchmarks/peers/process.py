@@ -6,11 +6,13 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.peers import Missing
+from benchmarks.load import Client, Target
+from benchmarks.peers import Missing, Peer
 
 PATIENCE = 30.0
 
@@ -41,6 +43,13 @@ def serving(command: Sequence[str], path: Path) -> Iterator[int]:
                 process.wait(PATIENCE)
             process.kill()
             process.wait()
+
+
+@contextlib.contextmanager
+def python_peer(subject: str, module: str, connect: Callable[[str], Client], path: Path) -> Iterator[Peer]:
+    """*subject*, which ``python -m MODULE SOCKET`` serves on *path*, and to which *connect* makes clients."""
+    with serving([sys.executable, "-m", module, str(path)], path) as pid:
+        yield Peer(subject, Target(connect, str(path)), [pid])
 
 
 def _listens(path: Path) -> bool:

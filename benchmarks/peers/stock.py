@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterator
 from multiprocessing import managers
 from pathlib import Path
 from typing import Any
 
-from benchmarks.load import Client, Target
+from benchmarks.load import Client
 from benchmarks.peers import Peer
-from benchmarks.peers.process import serving
+from benchmarks.peers.process import python_peer
 
 OBJECT = "stock manager"
 DICT = "dict + Lock"
@@ -80,20 +79,14 @@ def connect_dict(path: str) -> Client:
     return Client(increment, lambda name: numbers.get(name, 0))
 
 
-@contextlib.contextmanager
-def stock_object(folder: Path) -> Iterator[Peer]:
+def stock_object(folder: Path) -> contextlib.AbstractContextManager[Peer]:
     """The object with its own lock."""
-    path = folder / "object.sock"
-    with serving([sys.executable, "-m", __name__, str(path)], path) as pid:
-        yield Peer(OBJECT, Target(connect_object, str(path)), [pid])
+    return python_peer(OBJECT, __name__, connect_object, folder / "object.sock")
 
 
-@contextlib.contextmanager
-def stock_dict(folder: Path) -> Iterator[Peer]:
+def stock_dict(folder: Path) -> contextlib.AbstractContextManager[Peer]:
     """The dict and the lock."""
-    path = folder / "dict.sock"
-    with serving([sys.executable, "-m", __name__, str(path)], path) as pid:
-        yield Peer(DICT, Target(connect_dict, str(path)), [pid])
+    return python_peer(DICT, __name__, connect_dict, folder / "dict.sock")
 
 
 if __name__ == "__main__":
