@@ -82,15 +82,20 @@ def _kind(value: object) -> str:
     return "null" if value is None else type(value).__name__
 
 
+def _is_visible(text: object, most: int) -> bool:
+    """Whether it is a str of visible ASCII, without spaces, of *most* characters."""
+    # printable and ASCII: from the space to the tilde
+    fits = type(text) is str and len(text) <= most and text.isascii() and text.isprintable()
+    return fits and " " not in text  # type: ignore[operator]
+
+
 def check_key(key: object) -> None:
     """Refuse what is no idempotency key.
 
     Raises:
         InvalidRequest: not a str of 1 to 255 visible ASCII characters; a space is none.
     """
-    # printable and ASCII: from the space to the tilde
-    fits = type(key) is str and 1 <= len(key) <= MAX_KEY and key.isascii() and key.isprintable()
-    if not fits or " " in key:  # type: ignore[operator]
+    if not _is_visible(key, MAX_KEY) or not key:
         raise InvalidRequest(f"an idempotency key is 1 to {MAX_KEY} visible ASCII characters, without spaces")
 
 
@@ -100,8 +105,7 @@ def check_request_id(given: object) -> None:
     Raises:
         InvalidRequest: not a str of up to 128 visible ASCII characters.
     """
-    fits = type(given) is str and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
-    if not fits or " " in given:  # type: ignore[operator]
+    if not _is_visible(given, MAX_REQUEST_ID):
         raise InvalidRequest(
             f"a request's id is up to {MAX_REQUEST_ID} visible ASCII characters, without spaces"
         )
