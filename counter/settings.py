@@ -15,8 +15,12 @@ ALLOW_HOSTS = "COUNTER_ALLOW_HOSTS"
 RATE_LIMIT = "COUNTER_RATE_LIMIT"
 ACCESS_LOG = "COUNTER_ACCESS_LOG"
 SERVER = "COUNTER_SERVER"
-SERVERS = ("waitress", "granian")
-"""What workers can serve with."""
+SERVERS = {
+    "waitress": "counter.waitress_server:WaitressServer",
+    "granian": "counter.granian_server:GranianServer",
+}
+"""What workers can serve with, and the class of each."""
+DEFAULT_SERVER = "waitress"
 LOG_NAMES = "COUNTER_LOG_NAMES"
 TOKENS = "COUNTER_TOKENS"
 OPEN_METRICS = "COUNTER_OPEN_METRICS"

@@ -27,7 +27,7 @@ from .errors import CounterError, InvalidRequest
 from .link import Link
 from .meter import REPORT_SECONDS, Meter
 from .ops import Info, Request
-from .settings import ACCESS_LOG, LOG_NAMES, SERVER, SERVERS, number, switch
+from .settings import ACCESS_LOG, DEFAULT_SERVER, LOG_NAMES, SERVER, SERVERS, number, switch
 from .store import Store, open_store
 
 if TYPE_CHECKING:
@@ -103,15 +103,6 @@ class Server(Protocol):
         """Make `run` end. For signal handlers and other threads."""
 
 
-_SERVERS = dict(
-    zip(
-        SERVERS,
-        ("counter.waitress_server:WaitressServer", "counter.granian_server:GranianServer"),
-        strict=True,
-    )
-)
-
-
 def load_server(name: str, source: str = SERVER) -> Callable[..., Server]:
     """The class of the server *name*, which is one of `SERVERS`.
 
@@ -122,9 +113,9 @@ def load_server(name: str, source: str = SERVER) -> Callable[..., Server]:
     Raises:
         InvalidRequest: there is none of this name, or it is not installed; says how to.
     """
-    if name not in _SERVERS:
+    if name not in SERVERS:
         raise InvalidRequest(f"{source} is {' or '.join(SERVERS)}, not {name!r}")
-    module, _, attribute = _SERVERS[name].partition(":")
+    module, _, attribute = SERVERS[name].partition(":")
     try:
         found: Callable[..., Server] = getattr(importlib.import_module(module), attribute)
     except ImportError as exc:
@@ -139,7 +130,7 @@ class Worker:
         self._store = store
         self.meter = Meter(app, store, self._is_stopping)
         self._access_log = access_log()
-        self.server = load_server(os.environ.get(SERVER, SERVERS[0]))(
+        self.server = load_server(os.environ.get(SERVER, DEFAULT_SERVER))(
             self.meter, listener, int(number("threads")), access_log=self._access_log, **settings
         )
 

@@ -14,6 +14,7 @@ from ..errors import InvalidRequest
 from ..settings import (
     ACCESS_LOG,
     ALLOW_HOSTS,
+    DEFAULT_SERVER,
     DURABILITIES,
     LOG_NAMES,
     OPEN_METRICS,
@@ -134,11 +135,11 @@ WORKERS = _options(
     ),
     click.option(
         "--server",
-        type=click.Choice(SERVERS),
-        default=SERVERS[0],
+        type=click.Choice([*SERVERS]),
+        default=DEFAULT_SERVER,
         envvar=SERVER,
         callback=_server,
-        help=f"What serves HTTP in each.  [{SERVER}; default: {SERVERS[0]}]",
+        help=f"What serves HTTP in each.  [{SERVER}; default: {DEFAULT_SERVER}]",
     ),
     click.option("--bind", "host", default="127.0.0.1", show_default=True, metavar="HOST", help="Address."),
     click.option(
