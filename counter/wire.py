@@ -79,10 +79,6 @@ class Frames:
         del buffer[:end]
         return payload
 
-    def __len__(self) -> int:
-        """Bytes that have arrived and were not taken."""
-        return len(self.begun)
-
 
 def encode_request(request: Request) -> bytes:
     """What is sent for *request*."""

@@ -299,7 +299,7 @@ def test_nothing_more_is_read_from_who_has_not_read_its_answer(party):
     for _ in range(5):
         party.wait()
     assert not party.connections.ready
-    assert len(connection.frames) == 0
+    assert len(connection.frames.begun) == 0
     assert party.connections.unsent
 
     def read():

@@ -92,7 +92,7 @@ def stream(data, sizes):
     assert found == expected
     left = len(data) - at
     assert refused == (left >= 4 and int.from_bytes(data[at : at + 4], "big") > MOST)
-    assert refused or len(frames) == left
+    assert refused or len(frames.begun) == left
     return found
 
 
