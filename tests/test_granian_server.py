@@ -156,15 +156,24 @@ def test_an_answer_that_is_none_is_500_and_its_place_is_free_again(app, caplog):
     assert "the app failed" in caplog.text
 
 
-def test_a_protocol_that_refuses_an_answer_takes_no_place():
+def streaming(environ, start_response):
+    start_response("200 OK", [])
+    yield b"one"
+
+
+@pytest.mark.parametrize("app", [echo, streaming])
+def test_a_protocol_that_refuses_an_answer_takes_no_place(app):
     class Refusing(Protocol):
         def response_bytes(self, status, headers, body):
             raise TypeError
 
-    served = gateway(echo)
+        response_iter = response_bytes
+
+    served = gateway(app)
     for _ in range(3):
         with pytest.raises(TypeError):
             ask(served, protocol=Refusing())
+        assert served._places._in_flight == 0
     assert ask(served).status == 200
 
 
