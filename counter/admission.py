@@ -26,7 +26,7 @@ from .errors import HTTP_PROBLEMS
 from .request_ids import HEADER, choose
 
 if TYPE_CHECKING:
-    from .waitress_server import Channel
+    from .waitress_channel import Channel
 
 LANE = 64
 """Most connections with a request in one lane: none waits longer than those before it take one thread."""

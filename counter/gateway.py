@@ -21,7 +21,7 @@ from .admission import LANE, Overloaded
 from .information import OTHER
 from .request_ids import HEADER, of
 from .request_parser import HEADER_BYTES
-from .waitress_server import IN_MEMORY_BYTES
+from .waitress_channel import IN_MEMORY_BYTES
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication, WSGIEnvironment

@@ -25,7 +25,8 @@ problems flask pytest_plugin
 web.security web.body web.config web.idempotency
 web.call web.conditions web.counters web.pages web.system web.metrics web.watcher web.changes
 web.authorization web.rate_limit web.schemas web.parts web.operations web.openapi web.app web
-access admission request_parser waitress_server gateway granian_server meter worker family supervisor
+access admission request_parser waitress_channel waitress_server gateway granian_server
+meter worker family supervisor
 cli.output cli.client cli.lines cli.data cli.watching cli.moving cli.homes
 cli.options cli.processes cli.tokens cli
 __main__
@@ -71,7 +72,7 @@ HOMES = {  # what is imported in one part of the package alone
     "jinja2": "web",
     "markupsafe": "web",
     "werkzeug": "web",
-    "waitress": "admission request_parser waitress_server",
+    "waitress": "admission request_parser waitress_channel waitress_server",
     "granian": "granian_server",
     "click": "cli",
     "limits": "limits",

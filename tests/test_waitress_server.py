@@ -11,7 +11,8 @@ import pytest
 from support import wait_until
 
 from counter import waitress_server
-from counter.waitress_server import Channel, WaitressServer
+from counter.waitress_channel import Channel
+from counter.waitress_server import WaitressServer
 
 pytestmark = pytest.mark.process  # real sockets and threads
 
