@@ -12,7 +12,7 @@ from support import ROOT
 PACKAGE = ROOT / "counter"
 
 ORDER = """
-errors settings folder home extras request_ids tokens
+errors settings folder home extras request_ids tokens at_once
 fields information results ops transition run
 schedule names history versions state callers keys table listing changes
 strict_json wire pickles handshake
