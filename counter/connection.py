@@ -33,7 +33,7 @@ class Connection:
         self.closing = False  # close it once its output has left
         self.stock = False  # it may call methods of the shared object
         self.closed = False
-        self.mask = 0  # what the selector watches it for
+        self.mask = 0  # what the poller watches it for
         self._unsent = bytearray()
 
     @property

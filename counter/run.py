@@ -20,6 +20,9 @@ class Run:
     carried on by the monotonic clock.
     """
 
+    ticks = staticmethod(time.monotonic)
+    """The host's monotonic clock, in seconds: the clock of deadlines, the same in every process."""
+
     def __init__(self, not_before: datetime | None = None) -> None:
         self.id = secrets.token_urlsafe(6)
         self._began = self.ticks()
@@ -29,10 +32,6 @@ class Run:
     def now(self) -> datetime:
         """The time, UTC."""
         return self._began_at + timedelta(seconds=self.uptime())
-
-    def ticks(self) -> float:
-        """The host's monotonic clock, in seconds: the clock of deadlines, the same in every process."""
-        return time.monotonic()
 
     def uptime(self) -> float:
         """Seconds since the run began."""

@@ -216,10 +216,13 @@ class ManagerServer(Server):
     def _take_in(self, turn: Turn[bytes], answers: list[Asked], until: float) -> None:
         """Execute what is ready."""
         self._greeting, ticks = False, self._run.ticks()
-        for _ in range(len(self._connections.ready)):  # one of each: who is answered at once is ready again
-            if ticks >= until or (ready := self._connections.next_ready()) is None:
+        ready = self._connections.ready
+        for connection in list(ready):  # once each: who is answered at once may be ready again
+            if ticks >= until:
                 break
-            connection, payload = ready
+            payload = ready.pop(connection, None)
+            if payload is None:
+                continue  # it was closed meanwhile
             try:
                 asked = self._asked(connection, payload)
                 if asked is not None:

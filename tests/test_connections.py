@@ -34,6 +34,20 @@ class Clock:
         return self.now
 
 
+class Impatient:
+    """A poller that only notes how long it is told to wait."""
+
+    def __init__(self, poller, waits):
+        self._poller, self._waits = poller, waits
+
+    def poll(self, timeout):
+        self._waits.append(timeout)
+        return []
+
+    def __getattr__(self, name):
+        return getattr(self._poller, name)
+
+
 class Peer:
     """The other end: it reads when it is told to."""
 
@@ -209,7 +223,8 @@ class Party:
         self.connections.wait(0)
 
     def taken(self):
-        return [payload for _, payload in iter(self.connections.next_ready, None)]
+        ready = self.connections.ready
+        return [ready.pop(connection) for connection in list(ready)]
 
     def close(self):
         self.connections.close_all()
@@ -217,8 +232,10 @@ class Party:
             peer.sock.close()
 
 
-@pytest.fixture
-def party(tmp_path, monkeypatch):
+@pytest.fixture(params=["epoll", "poll"])
+def party(request, tmp_path, monkeypatch):
+    if request.param == "poll":
+        monkeypatch.setattr(connections_module.select, "epoll", None)
     monkeypatch.setattr(door_module, "_connection_limit", lambda: 1024)
     party = Party(tmp_path / "home")
     yield party
@@ -283,7 +300,7 @@ def test_what_is_not_taken_stays(party):
     for _ in range(3):
         party.welcome()[0].send(b"payload")
     party.wait()
-    party.connections.next_ready()
+    party.connections.ready.popitem()
     assert len(party.connections.ready) == 2
     assert len(party.taken()) == 2
 
@@ -360,9 +377,9 @@ def test_who_only_listens_is_never_shown_out(party):
 
 
 def test_the_wait_ends_in_time_for_whoever_has_to_go(party, monkeypatch):
-    """The selector is told how long to wait; the clock stands still, so it is the exact time."""
+    """The poller is told how long to wait; the clock stands still, so it is the exact time."""
     waits = []
-    monkeypatch.setattr(party.connections._selector, "select", lambda timeout: waits.append(timeout) or [])
+    monkeypatch.setattr(party.connections, "_poller", Impatient(party.connections._poller, waits))
 
     def patience(most=None):
         party.connections.wait(most)
@@ -373,7 +390,7 @@ def test_the_wait_ends_in_time_for_whoever_has_to_go(party, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(door_module, "_connection_limit", lambda: 1024)
     peer, stranger = party.dial()
-    monkeypatch.setattr(party.connections._selector, "select", lambda timeout: waits.append(timeout) or [])
+    monkeypatch.setattr(party.connections, "_poller", Impatient(party.connections._poller, waits))
     party.clock.now += 1.0
     assert patience() == HANDSHAKE_SECONDS - 1
     assert patience(0.5) == 0.5
@@ -553,7 +570,7 @@ def test_the_pause_ends_by_itself(party, monkeypatch):
     party.door.opens_at = party.clock.now + 0.1
     party.connections._pause_listening()
     waits = []
-    monkeypatch.setattr(party.connections._selector, "select", lambda timeout: waits.append(timeout) or [])
+    monkeypatch.setattr(party.connections, "_poller", Impatient(party.connections._poller, waits))
     party.connections.wait(None)
     assert waits == [pytest.approx(0.1)]
 

@@ -191,7 +191,7 @@ class House:
     def close(self):
         for client in self.clients:
             client.sock.close()
-        if self.server._connections._selector.get_map() is not None:  # not closed by its end
+        if self.server._connections.wake_file != -1:  # not closed by its end
             self.server._connections.close_all()
 
 
@@ -820,7 +820,7 @@ def test_a_stop_ends_the_wait(house):
     threading.Timer(0.05, house.server.stop).start()
     house.server.serve_forever()
     assert not house.home.socket_path.exists()
-    assert house.server._connections._selector.get_map() is None
+    assert house.server._connections.wake_file == -1
 
 
 @pytest.mark.slow
