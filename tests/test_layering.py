@@ -12,7 +12,7 @@ from support import ROOT
 PACKAGE = ROOT / "counter"
 
 ORDER = """
-errors settings folder home extras request_ids tokens at_once
+errors settings folder home extras request_ids tokens
 fields information results ops transition run
 schedule names history versions state callers keys table listing changes
 strict_json wire pickles handshake
@@ -25,7 +25,7 @@ problems flask pytest_plugin
 web.security web.body web.config web.idempotency
 web.call web.conditions web.counters web.pages web.system web.metrics web.watcher web.changes
 web.authorization web.rate_limit web.schemas web.parts web.operations web.openapi web.app web
-access admission request_parser waitress_channel waitress_server gateway granian_server
+access admission request_parser at_once waitress_channel waitress_server gateway granian_server
 meter worker family supervisor
 cli.output cli.client cli.lines cli.data cli.watching cli.moving cli.homes
 cli.options cli.processes cli.tokens cli

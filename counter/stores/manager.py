@@ -29,7 +29,6 @@ from time import monotonic
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from ..at_once import send_at_once
 from ..errors import InvalidRequest, LimitExceeded, OutcomeUnknown, StoreUnavailable
 from ..handshake import ClientHandshake, HandshakeFailed
 from ..home import Home, default_home
@@ -47,6 +46,7 @@ _POOL = 16
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
 _TIMEVAL = struct.Struct("@ll")
 _CLOSE_ENOUGH = 0.005  # seconds: most calls have the same timeout, and the kernel is told once
+_AT_ONCE = socket.MSG_DONTWAIT
 _OVER = "the deadline is reached"
 _WATCHERS = 1000  # most connections of one process that wait for changes
 
@@ -236,7 +236,7 @@ class _Slot:
             raise TimeoutError(_OVER)
         if self._arrivals is not None:
             try:
-                sent = send_at_once(sock, data)
+                sent = sock.send(data, _AT_ONCE)
             except BlockingIOError:
                 sent = 0
             if sent == len(data):
