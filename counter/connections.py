@@ -198,7 +198,7 @@ class Connections:
         return max(0.0, min(ends) - ticks) if ends else None
 
     def _on_event(self, connection: Connection) -> None:
-        """What *connection* is watched for may be so, or its peer has hung up, which shows in the same calls."""
+        """What *connection* is watched for may be so, or its peer is gone, which the same calls tell."""
         try:
             if connection.mask == select.POLLOUT:
                 connection.flush(self._ticks())
