@@ -68,14 +68,20 @@ class History:
 
     def changed(self, name: str, revision: int, before: int) -> None:
         """*name* has changed at *revision*, and last *before* that; 0: it was not there."""
-        if not before:
-            before = self._gone.pop(name, 0)
-        self._append(revision, (self._drop(before) if before else None) or name)
+        before = before or self._gone.pop(name, 0)
+        if before:
+            name = self._drop(before) or name
+        block = self._blocks[-1] if self._blocks else None
+        if block is None or len(block.names) >= _BLOCK:
+            block = self._begin(revision)
+        block.revisions.append(revision)
+        block.names.append(name)
+        block.live += 1
+        self.newest = revision
 
     def removed(self, name: str, revision: int, before: int) -> None:
         """*name*, which had changed *before*, is gone since *revision*."""
-        name = self._drop(before) or name
-        self._append(revision, name)
+        self.changed(name, revision, before)
         self._gone[name] = revision
         if len(self._gone) > self._most_gone:
             _, self.forgotten = self._gone.popitem(last=False)
@@ -95,16 +101,12 @@ class History:
                 break
         return found
 
-    def _append(self, revision: int, name: str) -> None:
-        if not self._blocks or len(self._blocks[-1].names) >= _BLOCK:
-            self._blocks.append(_Block())
-            self._firsts.append(revision)
-            self._tidy(len(self._blocks) - 2)  # while it was the last, nothing was taken out of it
-        block = self._blocks[-1]
-        block.revisions.append(revision)
-        block.names.append(name)
-        block.live += 1
-        self.newest = revision
+    def _begin(self, first: int) -> _Block:
+        """A new block, of which *first* is the first place."""
+        self._blocks.append(_Block())
+        self._firsts.append(first)
+        self._tidy(len(self._blocks) - 2)  # while it was the last, nothing was taken out of it
+        return self._blocks[-1]
 
     def _drop(self, revision: int) -> str | None:
         """Take out what changed at *revision*.
@@ -113,10 +115,10 @@ class History:
         """
         at = bisect_right(self._firsts, revision) - 1
         block = self._blocks[at]
-        place = bisect_right(block.revisions, revision) - 1
-        name, block.names[place] = block.names[place], None
-        block.live -= 1
-        if block.live * 4 < _BLOCK:  # mostly it is not, and a call less
+        names, place = block.names, bisect_right(block.revisions, revision) - 1
+        name, names[place] = names[place], None
+        block.live = live = block.live - 1
+        if live * 4 < _BLOCK and block is not self._blocks[-1]:  # mostly it is not so, and a call less
             self._tidy(at)
         return name
 
