@@ -1,4 +1,4 @@
-"""One manager process, from its start to its exit code."""
+"""The manager: a BaseManager, and its process from the start to the exit code."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import gc
 import logging
 import signal
 from collections.abc import Callable
+from multiprocessing.managers import BaseManager
+from typing import NoReturn
 
-from .errors import StoreUnavailable
+from . import stock
+from .errors import StoreUnavailable, Unsupported
 from .home import Home
 from .journal import MAY_PASS, Journal, NoJournal, is_journal
 from .log import JournalFailed
-from .server import CounterManager
+from .server import ManagerServer
 from .settings import ManagerOptions
 from .state import State
 
@@ -19,6 +22,31 @@ DISK_FAILED = 5
 """Exit code: the disk failed, or had no room for a start. The next start may do better."""
 
 logger = logging.getLogger("counter.manager")
+
+
+class CounterManager(BaseManager):
+    """The manager of shared counters; run it in a process of its own, as `counter manager` does."""
+
+    def __init__(
+        self,
+        options: ManagerOptions,
+        journal: Journal | NoJournal | None = None,
+        state: State[bytes] | None = None,
+    ) -> None:
+        self._options, self._home = options, Home(options.home)
+        self._journal, self._found = journal or NoJournal(), state or State()
+        super().__init__(address=str(self._home.socket_path), authkey=self._home.read_key())
+
+    def get_server(self) -> ManagerServer:
+        """The server, listening; `serve_forever` runs it."""
+        return ManagerServer(self._options, self._home, self._journal, self._found)
+
+    def start(self, *args: object, **kwargs: object) -> NoReturn:
+        """Refused: a manager that is some worker's child would go with that worker."""
+        raise Unsupported("run the manager as a process of its own: `counter run` or `counter manager`")
+
+
+CounterManager.register(stock.IDENT)
 
 
 def serve(

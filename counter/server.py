@@ -1,4 +1,4 @@
-"""The manager: a BaseManager whose server is one event loop around one table.
+"""The server of the manager: one event loop around one table.
 
 Theory of operation
 -------------------
@@ -21,8 +21,7 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import datetime
-from multiprocessing.managers import BaseManager, Server
-from typing import NoReturn
+from multiprocessing.managers import Server
 
 from . import stock
 from .changes import changes
@@ -63,31 +62,6 @@ logger = logging.getLogger("counter.manager")
 Seal = Callable[[Reply], bytes]
 Asked = tuple[Connection, Request, Seal, bytes, Reply | None]
 """Who asked what, how its reply is sealed, the sealed one, and what was sealed (None: it was before)."""
-
-
-class CounterManager(BaseManager):
-    """The manager of shared counters; run it in a process of its own, as `counter manager` does."""
-
-    def __init__(
-        self,
-        options: ManagerOptions,
-        journal: Journal | NoJournal | None = None,
-        state: State[bytes] | None = None,
-    ) -> None:
-        self._options, self._home = options, Home(options.home)
-        self._journal, self._found = journal or NoJournal(), state or State()
-        super().__init__(address=str(self._home.socket_path), authkey=self._home.read_key())
-
-    def get_server(self) -> ManagerServer:
-        """The server, listening; `serve_forever` runs it."""
-        return ManagerServer(self._options, self._home, self._journal, self._found)
-
-    def start(self, *args: object, **kwargs: object) -> NoReturn:
-        """Refused: a manager that is some worker's child would go with that worker."""
-        raise Unsupported("run the manager as a process of its own: `counter run` or `counter manager`")
-
-
-CounterManager.register(stock.IDENT)
 
 
 class ManagerServer(Server):

@@ -77,7 +77,7 @@ HOMES = {  # what is imported in one part of the package alone
     "click": "cli",
     "limits": "limits",
     "prometheus_client": "prometheus",
-    "multiprocessing": "server",
+    "multiprocessing": "server manager",
     "pytest": "pytest_plugin",
     "pickle": "pickles",
     "msgspec": "",

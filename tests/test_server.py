@@ -42,9 +42,9 @@ from counter.folder import AlreadyRunning
 from counter.handshake import ClientHandshake
 from counter.home import Home
 from counter.listing import SLICE
-from counter.manager import serve
+from counter.manager import CounterManager, serve
 from counter.ops import Delete, Get, Increment, Info, List, Request, Set
-from counter.server import UPKEEP_SECONDS, CounterManager, ManagerServer
+from counter.server import UPKEEP_SECONDS, ManagerServer
 from counter.settings import ManagerOptions
 from counter.stores.manager import ManagerStore
 from counter.wire import MAX_REPLY, Frames, decode_reply, encode_request, frame
