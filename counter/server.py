@@ -49,6 +49,8 @@ TURN_SECONDS = 0.01
 """How long a turn goes on taking requests in."""
 GREETING_SECONDS = 0.001
 """How long a turn that is going to sync waits for the next word of who is being let in."""
+GATHER_SECONDS = 0.0005
+"""How long it waits for those who asked lately, at the most: docs/decisions/0031."""
 SLICES_SECONDS = 0.005
 """How long jobs run between two turns."""
 SWEEP_SECONDS = 1.0
@@ -87,6 +89,9 @@ class ManagerServer(Server):
         self._kept_up = True  # the last time that there was work to do
         self._swept = 0.0
         self._syncs = options.durability == "always"  # a commit takes as long as the disk
+        self._commit_seconds = 0.0  # what the last one took
+        # Who asked in the last turn, and in the one before.
+        self._lately: tuple[set[Connection], set[Connection]] = set(), set()
         self._greeting = False  # somebody is being let in, and goes on at once
         self._sweeping = False  # the last turn did not come to the end of what has expired
         self._stopping = False
@@ -175,7 +180,11 @@ class ManagerServer(Server):
                         self._connections.go_on(connection)
                     self._connections.wait(GREETING_SECONDS)
                     self._take_in(turn, answers, until)
+                if self._syncs:
+                    self._gather(turn, answers, until)
+                begun = self._run.ticks()
                 turn.commit(self.append)
+                self._commit_seconds = self._run.ticks() - begun
         except StoreUnavailable as error:
             self._sweeping = False  # tried again in a second, not at once and for ever
             self._answer_unchanged(answers, error)
@@ -206,6 +215,21 @@ class ManagerServer(Server):
             except Exception:  # noqa: BLE001  whatever a peer sends must not end the loop
                 self._jobs.give_up(connection, request_id_of(payload))
             ticks = self._run.ticks()
+
+    def _gather(self, turn: Turn[bytes], answers: list[Asked], until: float) -> None:
+        """Wait for who was answered lately and asks again, no longer than a sync takes.
+
+        Else who asks a moment later than the first waits for a whole sync before its own begins.
+        """
+        here, lately = {asked[0] for asked in answers}, self._lately[0] | self._lately[1]
+        end = min(until, self._run.ticks() + min(self._commit_seconds, GATHER_SECONDS))
+        while not lately <= here and self._run.ticks() < end:
+            if self._connections.wait(0):
+                self._take_in(turn, answers, until)
+                here = {asked[0] for asked in answers}
+            else:
+                os.sched_yield()
+        self._lately = here, self._lately[0]
 
     def _answer_unchanged(self, asked: list[Asked], error: StoreUnavailable) -> None:
         """After a failed append: what was so before the turn is told, all else is refused with *error*."""

@@ -44,9 +44,10 @@ from counter.home import Home
 from counter.listing import SLICE
 from counter.manager import CounterManager, serve
 from counter.ops import Delete, Get, Increment, Info, List, Request, Set
-from counter.server import UPKEEP_SECONDS, ManagerServer
+from counter.server import GATHER_SECONDS, UPKEEP_SECONDS, ManagerServer
 from counter.settings import ManagerOptions
 from counter.stores.manager import ManagerStore
+from counter.table import Turn
 from counter.wire import MAX_REPLY, Frames, decode_reply, encode_request, frame
 
 ANNA, BERT = b"anna" * 4, b"bert" * 4
@@ -814,6 +815,70 @@ def test_what_has_arrived_when_it_is_told_to_stop_is_answered(house):
     house.server.serve_forever()
     assert sorted(value_of(reply) for reply in (first.reply(), first.reply(), second.reply())) == [1, 2, 3]
     assert lister.reply().only().counters[0].value == 3 * SLICE - 1
+
+
+class SlowDisk:
+    """Every commit of *house* takes *seconds*; `commits` has how many outcomes each of them had."""
+
+    def __init__(self, house, seconds):
+        self.house, self.seconds, self.commits = house, seconds, []
+        house.server.append = self
+        house.clock.step = 1e-5
+
+    def __call__(self, outcomes):
+        self.commits.append(len(outcomes))
+        self.house.clock.seconds += self.seconds
+
+
+@pytest.fixture
+def durable_house(tmp_path, monkeypatch):
+    house = House(tmp_path / "durable", monkeypatch, durability="always")
+    yield house
+    house.close()
+
+
+@pytest.mark.parametrize(("kind", "commits"), [("durable_house", [2, 2]), ("house", [2, 1, 1])])
+def test_before_a_sync_who_asked_lately_is_waited_for(kind, commits, request, monkeypatch):
+    """Of two that asked together one asks again a moment later than the other."""
+    house = request.getfixturevalue(kind)
+    one, two, _silent = [house.client() for _ in range(3)]
+    disk = SlowDisk(house, 0.1)
+    for client in (one, two):
+        client.say(Increment("x"))
+    house.turn()
+    assert [client.reply().only().value for client in (one, two)] == [1, 2]
+    executed, late = Turn.execute, [two]
+
+    def execute(turn, *args):
+        while late:
+            late.pop().say(Increment("x"))
+        return executed(turn, *args)
+
+    monkeypatch.setattr(Turn, "execute", execute)
+    one.say(Increment("x"))
+    house.turn()
+    house.turn()
+    assert [client.reply().only().value for client in (one, two)] == [3, 4]
+    assert disk.commits == commits
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(0.1, GATHER_SECONDS), (0.0002, 0.0002)])
+def test_who_does_not_ask_again_is_waited_for_no_longer_than_a_sync_takes(durable_house, seconds, most):
+    house = durable_house
+    one, two = house.client(), house.client()
+    SlowDisk(house, seconds)
+    for client in (one, two):
+        client.say(Increment("x"))
+    house.turn()
+    took = []
+    for _ in range(4):
+        one.say(Increment("x"))
+        before = house.clock.seconds
+        house.turn()
+        took.append(house.clock.seconds - before - seconds)
+    waited = [each - min(took) for each in took]
+    assert waited[:2] == [pytest.approx(most, abs=20 * house.clock.step)] * 2
+    assert waited[2:] == [pytest.approx(0, abs=20 * house.clock.step)] * 2, "it is forgotten after two turns"
 
 
 def test_a_stop_ends_the_wait(house):
