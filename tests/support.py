@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -128,3 +129,30 @@ def start_process(args, environ=None, cwd=None):
                 os.killpg(popen.pid, signal.SIGKILL)
             popen.wait()
             print(running.describe())
+
+
+def others_ran(call, calls):
+    """Whether another thread, which always wants to run, could do so within *call*, made up to *calls* times.
+
+    It could if *call*, which returns None, gives up Python's lock.
+    """
+    ran, stop, interval = 0, threading.Event(), sys.getswitchinterval()
+
+    def run():
+        nonlocal ran
+        while not stop.is_set():
+            ran += 1
+            time.sleep(0)  # gives the lock up
+
+    other = threading.Thread(target=run)
+    sys.setswitchinterval(60)  # so nobody is asked for the lock
+    try:
+        other.start()
+        while not ran:
+            time.sleep(0.001)
+        before = ran
+        return any(call() or ran != before for _ in range(calls))
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+        other.join()

@@ -1,11 +1,9 @@
 """Sending that keeps Python's lock: what it sends, what it refuses, and that no other thread comes in."""
 
 import socket
-import sys
-import threading
-import time
 
 import pytest
+from support import others_ran
 
 from counter import at_once
 from counter.at_once import MOST_BYTES, send_at_once
@@ -57,30 +55,6 @@ def test_it_tells_what_is_wrong(pair):
     one.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         send_at_once(one, b"from nobody")
-
-
-def others_ran(send, calls):
-    """Whether another thread, which always wants to run, did so in *calls* of *send*; none follows then."""
-    ran, stop, interval = 0, threading.Event(), sys.getswitchinterval()
-
-    def run():
-        nonlocal ran
-        while not stop.is_set():
-            ran += 1
-            time.sleep(0)  # gives the lock up
-
-    other = threading.Thread(target=run)
-    sys.setswitchinterval(60)  # so nobody is asked for the lock
-    try:
-        other.start()
-        while not ran:
-            time.sleep(0.001)
-        before = ran
-        return any(send() or ran != before for _ in range(calls))
-    finally:
-        stop.set()
-        sys.setswitchinterval(interval)
-        other.join()
 
 
 @pytest.mark.skipif(at_once._send is None, reason="this platform has no send() in its C library")

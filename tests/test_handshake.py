@@ -7,10 +7,12 @@ import sys
 from collections import deque
 from multiprocessing import AuthenticationError
 from multiprocessing import connection as stock
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from support import others_ran
 
 from counter import handshake
 from counter.handshake import MAX_HANDSHAKE_FRAME, ClientHandshake, HandshakeFailed, ServerHandshake
@@ -452,14 +454,13 @@ def test_challenges_are_fresh_and_asked_for_once():
 @pytest.fixture
 def no_md5(monkeypatch):
     """A host in FIPS mode."""
-    real = hmac.digest
 
-    def digest(key, message, name):
+    def new(key, message, name):
         if name == "md5":
             raise ValueError("unsupported hash type md5")
-        return real(key, message, name)
+        return hmac.new(key, message, name)
 
-    monkeypatch.setattr(handshake.hmac, "digest", digest)
+    monkeypatch.setattr(handshake, "hmac", SimpleNamespace(new=new, compare_digest=hmac.compare_digest))
 
 
 def test_without_md5_clients_that_speak_sha256_are_served(no_md5):
@@ -496,3 +497,12 @@ def test_a_failure_survives_pickling():
 
 def test_every_digest_that_may_be_named_exists_here():
     assert {"sha256", *handshake._DIGESTS.values()} <= hashlib.algorithms_available
+
+
+@pytest.mark.parametrize("digest", ["sha256", "md5"])
+def test_no_fork_comes_in_between(digest):
+    """A fork while another thread is inside OpenSSL leaves the child a lock that nobody releases."""
+    nonce = b"n" * 20 if digest == "md5" else b"{sha256}" + b"n" * 32
+    challenge = CHALLENGE + nonce
+    assert not others_ran(lambda: handshake._answer(KEY, challenge) and None, 1000)
+    assert others_ran(lambda: hmac.digest(KEY, nonce, digest) and None, 100_000), "or this test shows nothing"
