@@ -181,8 +181,8 @@ def _answer(key: bytes, challenge: bytes) -> bytes:
 
 def _mac(key: bytes, message: bytes, digest: str) -> bytes:
     try:
-        # Not hmac.digest(), which gives up Python's lock inside OpenSSL: if another thread forks then, the child
-        # waits for ever for one of OpenSSL's own.
+        # Not hmac.digest(), which gives up Python's lock inside OpenSSL: if another thread forks then, the
+        # child waits for ever for one of OpenSSL's own.
         return hmac.new(key, message, digest).digest()
     except ValueError:
         # A host in FIPS mode may have no md5. Clients of Python 3.12 and later never ask for it.
