@@ -147,7 +147,10 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._later: list[Parser] = []
 
     def send(self, data: bytes, do_close: bool = True) -> int:
-        """As waitress does, but without giving up Python's lock."""
+        """As waitress does, but without giving up Python's lock.
+
+        Called while the loop cannot close the socket: its number might be another's before it is used.
+        """
         with contextlib.suppress(OSError):  # waitress meets it as well
             return send_at_once(self.socket, data)
         sent: int = super().send(data, do_close)
@@ -170,7 +173,8 @@ class Channel(HTTPChannel):  # type: ignore[misc]
             return len(data)
         sent = 0
         with self.outbuf_lock:
-            if isinstance(data, bytes) and len(data) >= IN_MEMORY_BYTES and not self.total_outbufs_len:
+            much = isinstance(data, bytes) and len(data) >= IN_MEMORY_BYTES
+            if much and self.connected and not self.total_outbufs_len:
                 with contextlib.suppress(OSError):  # waitress meets it as well
                     sent = self.send(data, do_close=False)
             left: int = super().write_soon(data[sent:] if sent else data)
