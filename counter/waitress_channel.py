@@ -140,6 +140,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     error_task_class = Refusal
     requests: list[Parser]
     _turned_away = False
+    _in_thread = False  # one of the dispatcher's is at work on it
     _pieces: list[bytes] | None = None
 
     def __init__(self, server: Any, *others: Any, **settings: Any) -> None:  # noqa: ANN401
@@ -147,12 +148,13 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._later: list[Parser] = []
 
     def send(self, data: bytes, do_close: bool = True) -> int:
-        """As waitress does, but without giving up Python's lock.
+        """As waitress does, but a thread does not give up Python's lock; the loop cannot close the socket then.
 
-        Called while the loop cannot close the socket: its number might be another's before it is used.
+        The loop does, as it turns away whom no thread has room for: what was let in comes first.
         """
-        with contextlib.suppress(OSError):  # waitress meets it as well
-            return send_at_once(self.socket, data)
+        if self._in_thread:
+            with contextlib.suppress(OSError):  # waitress meets it as well
+                return send_at_once(self.socket, data)
         sent: int = super().send(data, do_close)
         return sent
 
@@ -223,9 +225,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
     def service(self) -> None:
         """Answer the first request; in a thread of the dispatcher."""
         lane = self.server.task_dispatcher.lane(self)
+        self._in_thread = True
         try:
             super().service()
         finally:
+            self._in_thread = False
             lane.done(self)
         self._refuse()
 
