@@ -148,7 +148,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._later: list[Parser] = []
 
     def send(self, data: bytes, do_close: bool = True) -> int:
-        """As waitress does, but a thread does not give up Python's lock; the loop cannot close the socket then.
+        """As waitress does, but a thread keeps Python's lock; the loop cannot close the socket then.
 
         The loop does, as it turns away whom no thread has room for: what was let in comes first.
         """
