@@ -21,7 +21,7 @@ _FLAGS = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 def send_at_once(sock: socket.socket, data: bytes) -> int:
-    """Send of *data* what the kernel takes now, whether *sock* blocks or not; how many bytes that is.
+    """Send of *data* what the kernel takes now; how many bytes that is. *sock* has no timeout.
 
     Raises:
         BlockingIOError: it takes none now.
@@ -31,4 +31,4 @@ def send_at_once(sock: socket.socket, data: bytes) -> int:
         sent: int = _send(sock.fileno(), data, len(data), _FLAGS)
         if sent >= 0:
             return sent
-    return sock.send(data, socket.MSG_DONTWAIT)  # if it failed, once more: that says why
+    return sock.send(data, socket.MSG_DONTWAIT)  # if it failed, once more: that raises

@@ -148,11 +148,11 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self._later: list[Parser] = []
 
     def send(self, data: bytes, do_close: bool = True) -> int:
-        """As waitress does, but a thread keeps Python's lock; the loop cannot close the socket then.
+        """As waitress does, but a thread keeps Python's lock where the loop cannot be closing the socket.
 
         The loop does, as it turns away whom no thread has room for: what was let in comes first.
         """
-        if self._in_thread:
+        if self._in_thread and self.connected:  # else its number may be another's before it is used
             with contextlib.suppress(OSError):  # waitress meets it as well
                 return send_at_once(self.socket, data)
         sent: int = super().send(data, do_close)
