@@ -25,6 +25,8 @@ from faults.service import service
 
 ROOM = 300_000
 """Bytes for the journal before the disk is full."""
+REFUSALS = 20
+"""In a row, of a change that now and then had a turn of its own."""
 MOST_SECONDS = 5.0
 """Within which it must have resumed."""
 PATIENCE = 60.0
@@ -47,7 +49,7 @@ def fill_and_free(trial, folder):
     ):
         ballast = folder / "ballast"
         take_all_but(ROOM, folder, ballast)
-        wait_until(lambda: http("POST", running.url, "/v1/counters/probe/increment")[0] == 503, PATIENCE)
+        wait_until(lambda: is_full(running), PATIENCE)
         read_before = read_diaries(clients.folder)
         before = running.values()
         refuses(trial, running, "full")
@@ -75,6 +77,11 @@ def take_all_but(room, folder, ballast):
     found = os.statvfs(folder)
     with ballast.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, found.f_bavail * found.f_frsize - room)
+
+
+def is_full(running):
+    """Whether there is no room for one change: a turn of several is refused while one still fits."""
+    return all(http("POST", running.url, "/v1/counters/probe/increment")[0] == 503 for _ in range(REFUSALS))
 
 
 def free(running, ballast):
